@@ -1,0 +1,184 @@
+"""The one error tree. Every error carries an HTTP status, a stable code, a public message and whether a retry helps.
+
+Two branches: `CallError` reaches a caller of a function over the wire; `CommandError` reaches a person at the
+command line. Internal detail belongs in the log, never in `message`.
+"""
+
+
+class SunupError(Exception):
+    """Any failure Sunup explains. `message` is public and says what to do next where it can."""
+
+    status = 500
+    code = "internal"
+    retry = False
+
+    def __init__(self, message: str, *, field: str | None = None, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.field = field
+        self.hint = hint
+
+
+class CallError(SunupError):
+    """A prediction call that cannot be answered. `retry_after_s` is sent as Retry-After when `retry` is true."""
+
+    retry_after_s = 1
+
+
+class BadRequest(CallError):
+    """The body cannot be decoded into the function's request fields."""
+
+    status = 400
+    code = "bad_request"
+
+    def __init__(
+        self, message: str, *, code: str = "bad_request", field: str | None = None, hint: str | None = None
+    ) -> None:
+        super().__init__(message, field=field, hint=hint)
+        self.code = code
+
+
+class Unauthorized(CallError):
+    """The caller did not present a key that covers this function."""
+
+    status = 401
+    code = "unauthorized"
+
+
+class UnknownFunction(CallError):
+    """No such function, version or route."""
+
+    status = 404
+    code = "not_found"
+
+
+class MethodNotAllowed(CallError):
+    """The route exists under another method."""
+
+    status = 405
+    code = "method_not_allowed"
+
+
+class BodyTimeout(CallError):
+    """The head or body did not arrive within its deadline."""
+
+    status = 408
+    code = "request_timeout"
+
+
+class TooLarge(CallError):
+    """The body, or the number of records in it, is over the function's limit."""
+
+    status = 413
+    code = "too_large"
+
+
+class UnsupportedMedia(CallError):
+    """The content type is none this route reads."""
+
+    status = 415
+    code = "unsupported_media_type"
+
+
+class HeadTooLarge(CallError):
+    """The request head is over the limit."""
+
+    status = 431
+    code = "head_too_large"
+
+
+class ExecutionFailed(CallError):
+    """The model run itself failed; the reason is in the log under the request id."""
+
+    status = 500
+    code = "execution_failed"
+
+
+class Unsupported(CallError):
+    """A part of a protocol that this server does not offer."""
+
+    status = 501
+    code = "unsupported"
+
+
+class Unavailable(CallError):
+    """Not now: queue full, worker lost, store down and the function rejects on missing features."""
+
+    status = 503
+    code = "unavailable"
+    retry = True
+
+
+class Overloaded(Unavailable):
+    """A bounded queue is full, or the predicted wait is beyond the deadline."""
+
+    code = "overloaded"
+
+
+class DeadlineExceeded(Unavailable):
+    """The call could not be answered within the function's time limit."""
+
+    code = "deadline_exceeded"
+
+
+class FeaturesMissing(Unavailable):
+    """Features are missing or stale and the function says `on_missing = "reject"`."""
+
+    code = "features_missing"
+
+
+class CommandError(SunupError):
+    """A command that cannot be done. `exit_code` 1: failed; 2: usage. `message` is one paragraph ending in what to do."""
+
+    exit_code = 1
+    status = 500
+
+
+class UsageError(CommandError):
+    """The command line, a name or function.toml is wrong."""
+
+    exit_code = 2
+    status = 400
+    code = "usage"
+
+
+class RegistryError(CommandError):
+    """The model registry cannot be reached or does not answer."""
+
+    code = "registry"
+
+
+class ConversionRefused(CommandError):
+    """The model cannot be converted, or its dependencies do not fit."""
+
+    code = "conversion_refused"
+
+
+class ParityFailed(CommandError):
+    """The converted model does not give the original's answers."""
+
+    code = "parity_failed"
+
+
+class FeaturesRefused(CommandError):
+    """The feature service does not exist or needs what a worker cannot do."""
+
+    code = "features_refused"
+
+
+class BundleDamaged(CommandError):
+    """A file of a bundle is missing or does not match its digest."""
+
+    code = "bundle_damaged"
+
+
+class ProofFailed(CommandError):
+    """A new revision's self-proof on this machine failed; the old revision keeps serving."""
+
+    code = "proof_failed"
+
+
+class EngineError(CommandError):
+    """The engine cannot be started, reached, or refuses the operation."""
+
+    code = "engine"

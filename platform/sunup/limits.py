@@ -1,0 +1,65 @@
+"""Every bound in one place, with its unit and the reason for its value. Full means refuse now, never wait without end."""
+
+from typing import Final
+
+# --- HTTP -----------------------------------------------------------------------------------------------------------
+HEAD_BYTES_MAX: Final = 32 * 1024  # bytes; four times what browsers and proxies send; beyond it 431
+PASSED_BYTES_MAX: Final = (
+    64 * 1024
+)  # bytes the door may have read when it passes a connection on; one SEQPACKET message
+HEAD_SECONDS_MAX: Final = 10.0  # s from first byte to end of head; slow-loris bound (408)
+BODY_SECONDS_MAX: Final = 30.0  # s from end of head to end of body (408)
+IDLE_SECONDS_MAX: Final = 75.0  # s a kept-alive connection may be silent before it is closed (nginx's default)
+RECORDS_MAX: Final = 10_000  # records in one call; a bigger job belongs in a batch system
+WRITE_SECONDS_MAX: Final = 30.0  # s a client may take none of an answer's bytes before it is given up
+LINGER_SECONDS_MAX: Final = 1.0  # s a refused client has to read the refusal before the connection is closed on it
+PIPELINED_MAX: Final = 16  # requests of one connection waiting behind the one in progress before reading pauses
+WRITE_BUFFER_BYTES_MAX: Final = 4 * 1024 * 1024  # bytes a slow reader may leave unsent before its reading pauses
+
+# --- Functions (defaults of function.toml) --------------------------------------------------------------------------
+BODY_BYTES_DEFAULT: Final = 1024 * 1024  # bytes; [limits] body_max
+TIMEOUT_SECONDS_DEFAULT: Final = 2.0  # s; [limits] timeout: a caller that waits longer has usually gone
+QUEUE_DEFAULT: Final = 256  # calls; [scale] queue_max
+IDLE_TO_ZERO_SECONDS_DEFAULT: Final = 30.0  # s; [scale] idle
+FEATURE_DEADLINE_MS_DEFAULT: Final = 20.0  # ms; [features] deadline_ms
+
+# --- Local engine ---------------------------------------------------------------------------------------------------
+FDS_PER_MESSAGE_MAX: Final = 253  # descriptors; SCM_MAX_FD of the Linux kernel
+CONNECTIONS_MAX: Final = 16_384  # connections one worker may hold; size of its state array (one byte each)
+MESSAGE_BYTES_MAX: Final = 160 * 1024  # bytes in one link message; below the default SO_SNDBUF of 208 KiB
+BIRTH_SECONDS_MAX: Final = 30.0  # s from fork to ready before a worker is given up (a large model loads in seconds)
+PROOF_SECONDS_MAX: Final = 60.0  # s for the first, proving, start of a revision
+DRAIN_SECONDS_MAX: Final = 10.0  # s a worker may take to finish what it has when it is told to stop
+ADOPT_SECONDS_MAX: Final = 2.0  # s a living process may take to answer a new supervisor before it is replaced
+RESTART_BACKOFF_SECONDS_MAX: Final = 5.0  # s between restarts of a process that keeps dying at start
+ADMIN_LINE_BYTES_MAX: Final = 4 * 1024 * 1024  # bytes in one line of the admin socket
+LOG_BYTES_MAX: Final = 16 * 1024 * 1024  # bytes of one log file before it is rotated to .1
+REVISIONS_KEPT: Final = 20  # revisions of a function remembered for rollback
+SOCKET_PATH_BYTES_MAX: Final = 100  # bytes; sun_path holds 108 with its terminator
+
+# --- Batching -------------------------------------------------------------------------------------------------------
+INLINE_SECONDS_MAX: Final = 0.001  # s; a model run cheaper than this is faster on the event loop than through a thread
+BATCH_ROWS_MAX: Final = 1024  # rows in one model run
+
+# --- Feature stores -------------------------------------------------------------------------------------------------
+STORE_CONNECT_SECONDS_MAX: Final = 2.0  # s to connect to an online store
+STORE_INFLIGHT_MAX: Final = 4096  # reads waiting on one store connection
+STORE_RETRY_SECONDS: Final = 0.2  # s between attempts to reconnect to a store that is down
+STORE_STALL_SECONDS_MAX: Final = 1.0  # s past its deadline a reply may come before the connection is dropped
+LOOKUP_ROWS_PER_DEADLINE: Final = 256  # rows; [features] deadline_ms is for so many, a bigger call gets more of it
+SQLITE_KEYS_PER_STATEMENT: Final = 64  # keys in one SELECT of a call with many rows; SQLite's oldest limit is 999
+SQLITE_MMAP_BYTES: Final = 256 * 1024 * 1024  # bytes of an online store mapped; pages stay in the kernel's cache
+SQLITE_CHECK_SECONDS: Final = 1.0  # s between looks at whether an online store's file was replaced
+
+# --- Packager -------------------------------------------------------------------------------------------------------
+PACKAGER_IDLE_SECONDS: Final = 300.0  # s the warm packager stays; importing its libraries again costs 4-10 s
+PACKAGER_SECONDS_MAX: Final = 300.0  # s one conversion may take
+PACKAGER_MEMORY_BYTES_MAX: Final = 8 * 1024**3  # bytes of address space growth one conversion may use
+PACKAGER_START_SECONDS_MAX: Final = 20.0  # s until the resident process behind it listens; it imports nothing before
+PACKAGER_RESIDENT_BYTES_MAX: Final = 3 * 1024**3  # bytes resident; above it the process ends when it has nothing to do
+PARITY_ROWS_MAX: Final = 20_000  # rows compared in a parity proof
+WARMUP_ROWS: Final = 8  # rows kept in a bundle with the original's answers, for the self-proof
+
+# --- Registry -------------------------------------------------------------------------------------------------------
+REGISTRY_SECONDS_MAX: Final = 10  # s for one request; MLflow's own default is 120
+REGISTRY_RETRIES_MAX: Final = 2  # attempts after the first; MLflow's own 7 with back-off take minutes to say "absent"

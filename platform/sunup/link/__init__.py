@@ -1,0 +1,1 @@
+"""What processes share: descriptor messages, connection states, counters, the routing rule. Standard library only."""

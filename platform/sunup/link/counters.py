@@ -1,0 +1,111 @@
+"""Shared-memory counters: one small file per writer, mapped by the writer and by whoever reads it.
+
+A segment describes itself, so a reader needs no schema: `b"SUNCTR1\\n" | uint32 header length | JSON header |
+padding to 8 | float64 slots`. The header lists the series `[name, kind, labels, buckets]` in slot order: a counter or
+gauge takes one slot; a histogram takes len(buckets) + 1 counts (the last is +Inf) and one sum.
+One process writes a segment; adding to a slot is one aligned 8-byte store, so a reader never sees a torn value.
+A worker that takes over a slot maps the same file, and its counters go on where the dead one left them.
+"""
+
+import json
+import mmap
+import os
+import struct
+from bisect import bisect_left
+from pathlib import Path
+from typing import Any, NamedTuple, Self
+
+_MAGIC = b"SUNCTR1\n"
+_LENGTH = struct.Struct("<I")
+
+STAGE_BUCKETS = (25e-6, 50e-6, 1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 1e-2, 2.5e-2, 5e-2, 0.1, 0.25, 0.5, 1.0, 2.5)
+
+
+class Series(NamedTuple):
+    """One time series of a segment. `kind`: counter, gauge or histogram; `labels`: label name -> value."""
+
+    name: str
+    kind: str
+    labels: dict[str, str]
+    buckets: tuple[float, ...] = ()
+
+    @property
+    def slots(self) -> int:
+        return len(self.buckets) + 2 if self.kind == "histogram" else 1
+
+
+class Segment:
+    """A mapped segment. `values` are its slots (float64)."""
+
+    def __init__(self, path: Path, mapped: mmap.mmap, series: list[Series], start: int) -> None:
+        self.path = path
+        self.series = series
+        self._map = mapped
+        view = memoryview(mapped)
+        self._first: dict[str, int] = {}
+        slot = 0
+        self._at: list[int] = []
+        for one in series:
+            self._at.append(slot)
+            self._first[key(one.name, one.labels)] = slot
+            slot += one.slots
+        self.values = view[start : start + 8 * slot].cast("d")
+        self._view = view
+
+    @classmethod
+    def create(cls, path: Path, series: list[Series]) -> Self:
+        """Map `path`, made anew unless it already describes exactly these series (then its values go on)."""
+        header = json.dumps({"series": [list(s) for s in series]}).encode()
+        head = _MAGIC + _LENGTH.pack(len(header)) + header
+        start = _up8(len(head))
+        size = start + 8 * sum(s.slots for s in series)
+        if not (path.exists() and path.stat().st_size == size and path.read_bytes()[: len(head)] == head):
+            temporary = path.with_suffix(f".{os.getpid()}.new")
+            temporary.write_bytes(head + bytes(size - len(head)))  # written, not sparse: a full disk fails here
+            temporary.rename(path)
+        return cls._map_file(path, series, start)
+
+    @classmethod
+    def open(cls, path: Path) -> Self:
+        """Map an existing segment for reading. Raises ValueError when damaged."""
+        with path.open("rb") as file:
+            if file.read(8) != _MAGIC:
+                raise ValueError(f"{path} is not a counter segment")
+            (length,) = _LENGTH.unpack(file.read(4))
+            header: dict[str, Any] = json.loads(file.read(length))
+        series = [Series(n, k, labels, tuple(buckets)) for n, k, labels, buckets in header["series"]]
+        return cls._map_file(path, series, _up8(12 + length))
+
+    @classmethod
+    def _map_file(cls, path: Path, series: list[Series], start: int) -> Self:
+        with path.open("r+b") as file:
+            return cls(path, mmap.mmap(file.fileno(), 0), series, start)
+
+    def slot(self, name: str, **labels: str) -> int:
+        """The index in `values` of a series (of a histogram: of its first bucket)."""
+        return self._first[key(name, labels)]
+
+    def observe(self, slot: int, buckets: tuple[float, ...], value: float) -> None:
+        """Add one observation to the histogram that starts at `slot`. About 0.3 microseconds."""
+        self.values[slot + bisect_left(buckets, value)] += 1.0
+        self.values[slot + len(buckets) + 1] += value
+
+    def read(self, index: int) -> list[float]:
+        """The slots of series number `index`."""
+        first = self._at[index]
+        return list(self.values[first : first + self.series[index].slots])
+
+    def close(self) -> None:
+        """Unmap. The file stays, so that counts survive the process."""
+        self.values.release()
+        self._view.release()
+        self._map.close()
+
+
+def key(name: str, labels: dict[str, str]) -> str:
+    """A series' identity within a segment."""
+    return name + "".join(f"|{k}={labels[k]}" for k in sorted(labels))
+
+
+def _up8(size: int) -> int:
+    return (size + 7) // 8 * 8

@@ -1,0 +1,57 @@
+"""Small facts about processes that every Sunup process needs: descriptors, memory, names, parenthood."""
+
+import ctypes
+import hashlib
+import importlib.metadata
+import os
+import resource
+import socket
+from pathlib import Path
+
+_PR_SET_CHILD_SUBREAPER = 36
+
+
+def raise_nofile() -> int:
+    """Raise the soft limit of open descriptors to the hard one; the limit in force."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return hard
+
+
+def inherit_listener(number: int) -> socket.socket:
+    """The listening socket that a parent left open at descriptor `number`. Not inherited any further."""
+    os.set_inheritable(number, False)
+    return socket.socket(fileno=number)
+
+
+def name_process(name: str) -> None:
+    """Show `name` (its first 15 bytes) in ps and top instead of the parent's."""
+    Path("/proc/self/comm").write_bytes(name.encode()[:15])
+
+
+def become_subreaper() -> None:
+    """Become the parent of descendants whose own parent dies, so that none is left unreaped (prctl(2))."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+
+
+def pss_bytes(pid: int) -> int:
+    """Proportional set size of a process: its private memory plus its share of what it shares. 0 when it is gone."""
+    try:
+        text = Path(f"/proc/{pid}/smaps_rollup").read_text()
+    except OSError:
+        return 0
+    line = next((one for one in text.splitlines() if one.startswith("Pss:")), "Pss: 0 kB")
+    return int(line.split()[1]) * 1024
+
+
+def machine_key() -> str:
+    """What a self-proof holds for: this machine's CPU flags and the installed version of ONNX Runtime."""
+    info = Path("/proc/cpuinfo").read_text()
+    flags = next((line for line in info.splitlines() if line.startswith(("flags", "Features"))), "")
+    versions = [
+        f"{d.name}={d.version}" for d in importlib.metadata.distributions() if (d.name or "").startswith("onnxruntime")
+    ]
+    return hashlib.sha256("|".join([flags, *sorted(versions)]).encode()).hexdigest()[:16]

@@ -1,0 +1,69 @@
+"""Where things are: the project folder, the state folder inside it, and what the environment says."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from sunup.errors import UsageError
+from sunup.limits import SOCKET_PATH_BYTES_MAX
+
+STATE = ".sunup"
+
+
+@dataclass(frozen=True, slots=True)
+class Project:
+    """A project folder: the nearest parent that holds `functions/` or `.sunup/`."""
+
+    root: Path
+
+    @property
+    def functions(self) -> Path:
+        return self.root / "functions"
+
+    @property
+    def features(self) -> Path:
+        return self.root / "features"
+
+    @property
+    def state(self) -> Path:
+        return self.root / STATE
+
+    @property
+    def bundles(self) -> Path:
+        return self.state / "bundles"
+
+    @property
+    def logs(self) -> Path:
+        return self.state / "logs"
+
+    @property
+    def run(self) -> Path:
+        """Sockets and counters of living processes; mode 0700."""
+        return self.state / "run"
+
+    @property
+    def tracking_uri(self) -> str:
+        """MLflow's tracking and registry address: `MLFLOW_TRACKING_URI`, else SQLite under the state folder."""
+        return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{self.state / 'mlflow' / 'mlflow.db'}"
+
+    @property
+    def artifacts(self) -> Path:
+        """Where the default registry keeps artifacts (MLflow's own default would litter the working folder)."""
+        return self.state / "mlflow" / "artifacts"
+
+
+def find_project(start: Path, explicit: Path | None = None) -> Project:
+    """The project around `start`, or `explicit`. A folder with neither marker becomes a project itself.
+
+    Raises UsageError when an explicit folder does not exist or its path is too long for Unix sockets.
+    """
+    if explicit is not None and not explicit.is_dir():
+        raise UsageError(f"{explicit} is not a folder. Give --project the folder that holds functions/.")
+    here = (explicit or start).resolve()
+    root = here
+    if explicit is None:
+        root = next((p for p in (here, *here.parents) if (p / "functions").is_dir() or (p / STATE).is_dir()), here)
+    project = Project(root)
+    if len(os.fsencode(project.run / "worker-00000000.sock")) > SOCKET_PATH_BYTES_MAX:
+        raise UsageError(f"The path {root} is too long for Unix sockets. Move the project to a shorter path.")
+    return project

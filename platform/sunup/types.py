@@ -1,0 +1,150 @@
+"""The vocabulary every package shares: fields, tensors, rows, calls and replies.
+
+A *row* is a tuple of request values in the order of the function's request fields. Rows, not columns, are the common
+form because a one-row call is the common case: building thirty one-element arrays costs more than running the model.
+Messages are msgspec structs: making one costs a tenth of what a frozen dataclass costs, and every call makes three.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, TypeAlias
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from sunup.errors import CallError
+
+Row: TypeAlias = tuple[Any, ...]
+Column: TypeAlias = NDArray[Any] | list[Any]
+
+SCALARS: Final[Mapping[str, str]] = {
+    # dtype name in function.toml -> Open Inference Protocol datatype
+    "bool": "BOOL",
+    "int32": "INT32",
+    "int64": "INT64",
+    "float32": "FP32",
+    "float64": "FP64",
+    "string": "BYTES",
+    "bytes": "BYTES",
+}
+
+
+class Field(msgspec.Struct, frozen=True):
+    """A named value of a request, a feature or a response. `dtype` is a key of SCALARS, or one with `[]` for a list.
+
+    `shape` is the shape of one record's value: () for a scalar, (3,) for three probabilities, (-1,) for a list.
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...] = ()
+
+    @property
+    def datatype(self) -> str:
+        """The Open Inference Protocol name of the element type."""
+        return SCALARS[self.dtype.removesuffix("[]")]
+
+
+class Tensor(msgspec.Struct, frozen=True):
+    """A model input or output as the executor sees it.
+
+    `columns`: for an input, the request fields and features that fill it, in order (the second dimension);
+    `shape` starts with -1, the batch dimension.
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    columns: tuple[str, ...] = ()
+
+
+class Decision(msgspec.Struct, frozen=True):
+    """A response field computed from another one: `then` where `field` > `above`, else `otherwise`."""
+
+    field: str
+    above: float
+    then: str
+    otherwise: str
+
+
+class ResponseField(msgspec.Struct, frozen=True):
+    """How one response field is made: a model output (optionally one column of it), or a decision on another field."""
+
+    name: str
+    dtype: str
+    output: str = ""
+    column: int | None = None
+    decision: Decision | None = None
+    shape: tuple[int, ...] = ()
+
+    @property
+    def field(self) -> Field:
+        return Field(self.name, self.dtype, self.shape)
+
+
+class Call(msgspec.Struct, frozen=True):
+    """One decoded prediction call.
+
+    `rows` holds the records that could be decoded; `failed` maps the index (in the caller's order, out of `count`) of
+    each record that could not be to its error. `deadline` is monotonic seconds. `single`: the caller sent one record
+    outside a list. `wanted`: response fields asked for (empty: all).
+    """
+
+    id: str
+    rows: Sequence[Row]
+    count: int
+    deadline: float
+    failed: Mapping[int, CallError] = msgspec.field(default_factory=dict)
+    single: bool = False
+    wanted: tuple[str, ...] = ()
+    parameters: Mapping[str, Any] = msgspec.field(default_factory=dict)
+
+
+class Features(msgspec.Struct, frozen=True):
+    """What the lookup found. `values[i]` follows the read plan's columns for row i of the call.
+
+    `defaulted[i]` and `stale[i]` name the columns of row i that took their default because the value was missing, or
+    present but older than its ttl or `max_age`. Both are None when no row has any (the common case costs nothing).
+    `ages` maps a view to the largest age in seconds seen in this call.
+    `failed` maps a row to the error it must answer (`on_missing = "reject"`).
+    """
+
+    values: Sequence[Row]
+    defaulted: Sequence[tuple[str, ...]] | None = None
+    stale: Sequence[tuple[str, ...]] | None = None
+    ages: Mapping[str, float] = msgspec.field(default_factory=dict)
+    failed: Mapping[int, CallError] = msgspec.field(default_factory=dict)
+
+
+class Timings(msgspec.Struct):
+    """Seconds spent per stage of one call, for Server-Timing and the stage histograms."""
+
+    decode: float = 0.0
+    lookup: float = 0.0
+    batch: float = 0.0
+    execute: float = 0.0
+    encode: float = 0.0
+
+
+class Reply(msgspec.Struct, frozen=True):
+    """The answer to a call: response columns by field name, aligned with `call.rows` less `features.failed`.
+
+    `failed` maps every record that has no answer (index in the caller's order) to its error; `positions[i]` is the
+    caller's index of answered row i.
+    """
+
+    call: Call
+    columns: Mapping[str, Column]
+    positions: Sequence[int]
+    failed: Mapping[int, CallError]
+    defaulted: Sequence[tuple[str, ...]] | None
+    stale: Sequence[tuple[str, ...]] | None
+    timings: Timings
+
+
+def numpy_dtype(dtype: str) -> np.dtype[Any]:
+    """The numpy dtype that holds one element of `dtype` ("string" and "bytes" are object)."""
+    name = dtype.removesuffix("[]")
+    if name not in SCALARS:
+        raise ValueError(f"unknown dtype {dtype!r}; known: {', '.join(SCALARS)}")
+    return np.dtype(object) if name in ("string", "bytes") else np.dtype(name)
