@@ -4,9 +4,7 @@ from typing import Final
 
 # --- HTTP -----------------------------------------------------------------------------------------------------------
 HEAD_BYTES_MAX: Final = 32 * 1024  # bytes; four times what browsers and proxies send; beyond it 431
-PASSED_BYTES_MAX: Final = (
-    64 * 1024
-)  # bytes the door may have read when it passes a connection on; one SEQPACKET message
+PASSED_BYTES_MAX: Final = 64 * 1024  # bytes the door may have read of a connection it passes on; one link message
 HEAD_SECONDS_MAX: Final = 10.0  # s from first byte to end of head; slow-loris bound (408)
 BODY_SECONDS_MAX: Final = 30.0  # s from end of head to end of body (408)
 IDLE_SECONDS_MAX: Final = 75.0  # s a kept-alive connection may be silent before it is closed (nginx's default)
@@ -55,6 +53,7 @@ SQLITE_CHECK_SECONDS: Final = 1.0  # s between looks at whether an online store'
 PACKAGER_IDLE_SECONDS: Final = 300.0  # s the warm packager stays; importing its libraries again costs 4-10 s
 PACKAGER_SECONDS_MAX: Final = 300.0  # s one conversion may take
 PACKAGER_MEMORY_BYTES_MAX: Final = 8 * 1024**3  # bytes of address space growth one conversion may use
+PACKAGER_MESSAGE_BYTES_MAX: Final = 16 * 1024**2  # bytes in one message between the packager and its child; a job names files
 PACKAGER_START_SECONDS_MAX: Final = 20.0  # s until the resident process behind it listens; it imports nothing before
 PACKAGER_RESIDENT_BYTES_MAX: Final = 3 * 1024**3  # bytes resident; above it the process ends when it has nothing to do
 PARITY_ROWS_MAX: Final = 20_000  # rows compared in a parity proof

@@ -102,6 +102,11 @@ class Segment:
         self._map.close()
 
 
+def counters_path(run: Path, function: str, slot: int) -> Path:
+    """Where the worker in `slot` of a function keeps its counters; the next one in the slot goes on with them."""
+    return run / "counters" / f"{function}.{slot}.seg"
+
+
 def key(name: str, labels: dict[str, str]) -> str:
     """A series' identity within a segment."""
     return name + "".join(f"|{k}={labels[k]}" for k in sorted(labels))

@@ -18,7 +18,7 @@ class State(IntEnum):
 
 
 def create_states(path: Path) -> None:
-    """Make the state file of a worker about to be born: CONNECTIONS_MAX zeros, written, so that a full disk fails here."""
+    """Make the state file of a worker about to be born: zeros, written, so that a full disk fails here."""
     path.write_bytes(bytes(CONNECTIONS_MAX))
 
 

@@ -1,0 +1,64 @@
+"""manifest.json: what a bundle is. A bundle's digest is the SHA-256 of its manifest, which holds the digest of every
+other file, so one comparison covers every byte. No time, host or path appears in it: same inputs, same digest."""
+
+from typing import Final
+
+import msgspec
+
+from sunup.limits import (
+    BODY_BYTES_DEFAULT,
+    IDLE_TO_ZERO_SECONDS_DEFAULT,
+    QUEUE_DEFAULT,
+    TIMEOUT_SECONDS_DEFAULT,
+)
+from sunup.types import Field, ResponseField, Tensor
+
+FORMAT: Final = 1
+
+
+class Model(msgspec.Struct, frozen=True):
+    """The registered model a bundle was made from. `flavor`: sklearn, lightgbm, onnx, ..."""
+
+    name: str
+    version: str
+    run_id: str
+    flavor: str
+
+
+class Scale(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """[scale] of function.toml. `idle_s`: seconds of silence before the last worker ends."""
+
+    min: int = 0
+    max: int = 4
+    idle_s: float = IDLE_TO_ZERO_SECONDS_DEFAULT
+    target_concurrency: int = 32
+    queue_max: int = QUEUE_DEFAULT
+
+
+class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """[limits] of function.toml."""
+
+    body_bytes: int = BODY_BYTES_DEFAULT
+    timeout_s: float = TIMEOUT_SECONDS_DEFAULT
+
+
+class Manifest(msgspec.Struct, frozen=True):
+    """The contents of manifest.json.
+
+    `request`: fields callers send, in row order. `inputs`: model inputs; each column is a request field or a feature.
+    `response`: fields callers get. `example`: one request record that can be sent as it is. `files`: name -> SHA-256.
+    """
+
+    format: int
+    sunup: str
+    function: str
+    model: Model
+    request: tuple[Field, ...]
+    inputs: tuple[Tensor, ...]
+    outputs: tuple[Tensor, ...]
+    response: tuple[ResponseField, ...]
+    tolerance: float
+    scale: Scale
+    limits: Limits
+    example: dict[str, msgspec.Raw | object]
+    files: dict[str, str]

@@ -1,0 +1,254 @@
+"""The content-addressed folder of bundles. A bundle's name is the SHA-256 of its manifest, which holds the SHA-256 of
+every other file; it is written elsewhere on the same file system, flushed and renamed: it exists whole or not at all.
+
+    bundles/<digest>/         the bundles
+    bundles/.checked/<digest> size, mtime and inode of every file after the last full check on this machine
+    bundles/.index/<key>      digest of the bundle last made from these inputs
+    bundles/.staging/<name>/  bundles being written; left-overs of killed processes are swept
+"""
+
+import contextlib
+import fcntl
+import hashlib
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from sunup.bundle.manifest import FORMAT, Manifest
+from sunup.errors import BundleDamaged, UsageError
+
+MANIFEST: Final = "manifest.json"
+_DIGEST: Final = re.compile(r"[0-9a-f]{64}")
+
+Stamps = dict[str, tuple[int, int, int]]
+
+
+class Store:
+    """Bundles under one folder, made when first needed."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+
+    def __repr__(self) -> str:
+        return f"Store({str(self._root)!r})"
+
+    @contextlib.contextmanager
+    def stage(self) -> Iterator[Path]:
+        """An empty folder to write a bundle in. Gone at the end, unless `add` took it."""
+        staging = self._root / ".staging"
+        staging.mkdir(parents=True, exist_ok=True)
+        with _locked(staging):
+            _sweep(staging)
+            folder = Path(tempfile.mkdtemp(dir=staging))
+            # Held while this process lives: what is not locked was left by one that was killed.
+            lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        try:
+            yield folder
+        finally:
+            os.close(lock)
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def add(self, staged: Path) -> str:
+        """Take a staged folder whose manifest is written. Returns its digest.
+
+        Raises BundleDamaged when a file is missing, extra, or does not match the manifest.
+        """
+        digest = _examine(staged, None)
+        target = self._root / digest
+        for path in (*staged.iterdir(), staged):
+            _flush(path)
+        if target.exists():
+            try:
+                verify(target)
+            except BundleDamaged:
+                self.remove(digest)
+            else:
+                return digest
+        try:
+            staged.rename(target)
+        except OSError:
+            if not target.exists():  # else another process added the same bundle just now
+                raise
+        _flush(self._root)
+        verify(target)
+        return digest
+
+    def take(self, folder: Path) -> str:
+        """Copy a bundle prepared elsewhere into the store. Returns its digest. Raises BundleDamaged, UsageError."""
+        read_manifest(folder)
+        with self.stage() as staged:
+            for file in sorted(folder.iterdir()):
+                if file.is_file() and not file.is_symlink():
+                    shutil.copyfile(file, staged / file.name)
+            return self.add(staged)
+
+    def open(self, digest: str) -> Path:
+        """The folder of a bundle, its files checked by size, mtime and inode. Raises UsageError when there is none."""
+        path = self._root / digest
+        if not _DIGEST.fullmatch(digest) or not path.is_dir():
+            raise UsageError(f"There is no bundle {digest[:12]} in {self._root}. Build it with `platform deploy NAME`.")
+        check(path)
+        return path
+
+    def list(self) -> list[str]:
+        """The digests of the bundles there are, sorted."""
+        if not self._root.is_dir():
+            return []
+        return sorted(entry.name for entry in self._root.iterdir() if _DIGEST.fullmatch(entry.name))
+
+    def remove(self, digest: str) -> None:
+        """Forget a bundle; no error when there is none. It leaves its name at once, whole."""
+        with contextlib.suppress(FileNotFoundError), self.stage() as staged:
+            (self._root / digest).rename(staged / digest)
+        _stamps_path(self._root / digest).unlink(missing_ok=True)
+
+    def remember(self, key: str, digest: str) -> None:
+        """Note that the inputs with this key made this bundle."""
+        _write_whole(self._root / ".index" / key, digest.encode())
+
+    def recall(self, key: str) -> str | None:
+        """The digest last remembered under `key`, when that bundle is still here and undamaged."""
+        try:
+            digest = (self._root / ".index" / key).read_text()
+            check(self._root / digest)
+        except (FileNotFoundError, BundleDamaged):
+            return None
+        return digest
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """The manifest of a bundle folder. Raises BundleDamaged, or UsageError for a format this version cannot read."""
+    path = folder / MANIFEST
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise BundleDamaged(f"{path} cannot be read: {error.strerror}. {_rebuild(None)}") from error
+    return _decode(path, data)
+
+
+def verify(folder: Path) -> Manifest:
+    """Check every byte of a bundle against its manifest, and the manifest against the folder's name if it is a digest.
+
+    What was found is noted beside the store, so that `check` can be quick. Raises BundleDamaged naming the file.
+    """
+    before = _stat_files(folder)
+    _examine(folder, folder.name if _DIGEST.fullmatch(folder.name) else None)
+    if _DIGEST.fullmatch(folder.name):
+        # A folder that cannot be written to (an image, another user's) is checked in full every time.
+        with contextlib.suppress(OSError):
+            _write_whole(_stamps_path(folder), msgspec.json.encode(before))
+    return read_manifest(folder)
+
+
+def check(folder: Path) -> Manifest:
+    """The quick check of a cold start: size, mtime and inode of every file as after the last full check.
+
+    Whatever differs is checked in full. Raises BundleDamaged naming the file.
+    """
+    try:
+        known = msgspec.json.decode(_stamps_path(folder).read_bytes(), type=Stamps)
+    except (OSError, msgspec.DecodeError):
+        return verify(folder)
+    if _stat_files(folder) != known:
+        return verify(folder)
+    return read_manifest(folder)
+
+
+def digest_file(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _sweep(staging: Path) -> None:
+    for folder in staging.iterdir():
+        with contextlib.suppress(BlockingIOError), _locked(folder, wait=False):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _locked(folder: Path, *, wait: bool = True) -> Iterator[None]:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _decode(path: Path, data: bytes) -> Manifest:
+    try:
+        found = msgspec.json.decode(data, type=dict[str, msgspec.Raw])
+        version = msgspec.json.decode(found.get("format", msgspec.Raw(b"null")))
+        if version != FORMAT:
+            name = msgspec.json.decode(found.get("function", msgspec.Raw(b'"NAME"')))
+            raise UsageError(
+                f"{path.parent} is a bundle of format {version}; this version of Sunup reads format {FORMAT}. "
+                f"{_rebuild(str(name))}"
+            )
+        return msgspec.json.decode(data, type=Manifest)
+    except msgspec.DecodeError as error:
+        raise BundleDamaged(f"{path} is damaged: {error}. {_rebuild(None)}") from error
+
+
+def _examine(folder: Path, digest: str | None) -> str:
+    path = folder / MANIFEST
+    manifest = read_manifest(folder)
+    actual = digest_file(path)
+    if digest not in (None, actual):
+        raise BundleDamaged(f"{path} does not match the bundle's digest. {_rebuild(manifest.function)}")
+    present = set(_stat_files(folder)) - {MANIFEST}
+    for name in sorted(present | set(manifest.files)):
+        file = folder / name
+        if name not in manifest.files:
+            raise BundleDamaged(f"{file} does not belong to the bundle. {_rebuild(manifest.function)}")
+        if name not in present:
+            raise BundleDamaged(f"{file} is missing. {_rebuild(manifest.function)}")
+        if file.is_symlink() or digest_file(file) != manifest.files[name]:
+            raise BundleDamaged(f"{file} does not match its digest. {_rebuild(manifest.function)}")
+    return actual
+
+
+def _rebuild(function: str | None) -> str:
+    return f"Build it again with `platform deploy {function or 'NAME'}`."
+
+
+def _stat_files(folder: Path) -> Stamps:
+    try:
+        with os.scandir(folder) as entries:
+            stats = {entry.name: entry.stat(follow_symlinks=False) for entry in entries}
+    except OSError as error:
+        raise BundleDamaged(f"{folder} cannot be read: {error.strerror}. {_rebuild(None)}") from error
+    return {name: (stat.st_size, stat.st_mtime_ns, stat.st_ino) for name, stat in sorted(stats.items())}
+
+
+def _stamps_path(folder: Path) -> Path:
+    return folder.parent / ".checked" / folder.name
+
+
+def _write_whole(path: Path, data: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with temporary.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _flush(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,1 @@
+"""Engines keep workers alive and scaled: `local` on this machine."""

@@ -1,0 +1,149 @@
+"""Client connections while they are the door's: accepted, read up to the request line, refused, or closed in time."""
+
+import asyncio
+import errno
+import socket
+from collections.abc import Callable
+
+from sunup.engine.door.held import Held, Look
+from sunup.errors import BadRequest, BodyTimeout, CallError
+from sunup.limits import HEAD_SECONDS_MAX, IDLE_SECONDS_MAX, LINGER_SECONDS_MAX
+
+SWEEP_SECONDS = 0.25
+BURST = 64  # connections accepted in one turn of the loop, so that everything else has its turn too
+_FULL = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+
+
+class Clients:
+    """Accepts on `listener`; `on_routed(held)` gets each connection whose request line is complete."""
+
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, listener: socket.socket, on_routed: Callable[[Held], None]
+    ) -> None:
+        self._loop = loop
+        self._listener = listener
+        self._on_routed = on_routed
+        self._reading: dict[Held, float] = {}  # connection -> monotonic second at which it has waited long enough
+        self._lingering: dict[Held, float] = {}
+        self._sweep: asyncio.TimerHandle | None = None
+        self._closed = False
+        listener.setblocking(False)
+        loop.add_reader(listener.fileno(), self._acceptable)
+
+    def __repr__(self) -> str:
+        return f"Clients(reading={len(self._reading)}, lingering={len(self._lingering)}, closed={self._closed})"
+
+    def close(self) -> None:
+        """Stop intake, and end the connections nothing was asked on. The listening socket stays, for the next door."""
+        self._closed = True
+        self._loop.remove_reader(self._listener.fileno())
+        for held in list(self._reading):
+            self._leave(held)
+            held.close()
+
+    def take_back(self, held: Held, data: bytes) -> None:
+        """A connection between requests (`data` empty), or at the start of one that its worker did not own."""
+        held.data = data
+        held.since = self._loop.time()
+        held.route = None
+        if self._closed:
+            held.close()
+            return
+        self._await_bytes(held, HEAD_SECONDS_MAX if data else IDLE_SECONDS_MAX)
+        if data:
+            self._look(held)
+
+    def refuse(self, held: Held, error: CallError) -> None:
+        """Answer with an error, then give the client a moment to read it before the socket goes."""
+        held.refuse(error)
+        if held.sock.fileno() < 0:
+            return
+        self._lingering[held] = self._loop.time() + LINGER_SECONDS_MAX
+        self._loop.add_reader(held.sock.fileno(), self._discard, held)
+        self._sweep_later()
+
+    def _acceptable(self) -> None:
+        for _ in range(BURST):
+            try:
+                sock, _ = self._listener.accept()
+            except BlockingIOError:
+                return
+            except OSError as error:
+                if error.errno in _FULL:
+                    # Out of descriptors: the rest stays in the backlog until some are given back.
+                    self._loop.remove_reader(self._listener.fileno())
+                    self._loop.call_later(SWEEP_SECONDS, self._accept_again)
+                return
+            sock.setblocking(False)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            held = Held(sock, self._loop.time())
+            self._await_bytes(held, HEAD_SECONDS_MAX)
+            self._readable(held)
+
+    def _accept_again(self) -> None:
+        if not self._closed:
+            self._loop.add_reader(self._listener.fileno(), self._acceptable)
+
+    def _await_bytes(self, held: Held, seconds: float) -> None:
+        self._reading[held] = self._loop.time() + seconds
+        self._loop.add_reader(held.sock.fileno(), self._readable, held)
+        self._sweep_later()
+
+    def _leave(self, held: Held) -> None:
+        self._loop.remove_reader(held.sock.fileno())
+        self._reading.pop(held, None)
+
+    def _readable(self, held: Held) -> None:
+        try:
+            alive = held.read(self._loop.time())
+        except BlockingIOError:
+            return
+        if alive:
+            self._look(held)
+        else:
+            self._leave(held)
+            held.close()
+
+    def _look(self, held: Held) -> None:
+        match held.look():
+            case Look.ROUTED:
+                self._leave(held)
+                self._on_routed(held)
+            case Look.BROKEN:
+                self._leave(held)
+                self.refuse(held, BadRequest("This is not an HTTP/1.1 request."))
+            case Look.MORE:
+                self._reading[held] = held.since + HEAD_SECONDS_MAX
+
+    def _discard(self, held: Held) -> None:
+        held.data = b""
+        try:
+            if held.read(0.0):
+                return
+        except BlockingIOError:
+            return
+        self._end_linger(held)
+
+    def _end_linger(self, held: Held) -> None:
+        del self._lingering[held]
+        self._loop.remove_reader(held.sock.fileno())
+        held.close()
+
+    def _sweep_later(self) -> None:
+        if self._sweep is None:
+            self._sweep = self._loop.call_later(SWEEP_SECONDS, self._sweep_now)
+
+    def _sweep_now(self) -> None:
+        """End what has waited too long. Runs only while something waits."""
+        self._sweep = None
+        now = self._loop.time()
+        for held in [h for h, end in self._reading.items() if end <= now]:
+            self._leave(held)
+            if held.data:
+                self.refuse(held, BodyTimeout(f"The request head did not arrive within {HEAD_SECONDS_MAX:g} s."))
+            else:
+                held.close()
+        for held in [h for h, end in self._lingering.items() if end <= now]:
+            self._end_linger(held)
+        if self._reading or self._lingering:
+            self._sweep_later()

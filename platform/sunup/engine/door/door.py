@@ -1,0 +1,253 @@
+"""The door: the process that accepts every connection and passes each one, descriptor and bytes, to a worker.
+
+It reads a request line and no more, so a warm request crosses no proxy. It holds a connection whose function has no
+worker while one is born. It keeps a duplicate of every descriptor it passed: when a worker dies, idle connections come
+back unseen and the others are answered as the state byte of each says (link/states.py).
+Runs as `python -m sunup.engine.door.door RUN_FOLDER OWN_FD LISTENER_FD`.
+"""
+
+import asyncio
+import os
+import socket
+import sys
+from pathlib import Path
+from typing import Any
+
+from sunup.engine.door.clients import Clients
+from sunup.engine.door.held import Held
+from sunup.engine.door.target import Target, WorkerLink
+from sunup.errors import CallError, DeadlineExceeded, Overloaded, Unavailable
+from sunup.link import channel as link
+from sunup.link.board import Board
+from sunup.link.channel import Channel, Message
+from sunup.link.process import inherit_listener, name_process, raise_nofile
+from sunup.link.states import State
+
+
+class Door:
+    """Passes connections to workers. Told what exists by the supervisor."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, listener: socket.socket, run: Path) -> None:
+        self._loop = loop
+        self._listener = listener
+        self._run = run
+        self._targets: dict[str | None, Target] = {None: Target(None)}
+        self._supervisor: Channel | None = None
+        self._board = Board(run / "counters" / "door.seg", loop.call_later)
+        self._clients = Clients(loop, listener, self._dispatch)
+        self.stopped = asyncio.Event()
+
+    def __repr__(self) -> str:
+        return f"Door({self._clients}, {list(self._targets.values())})"
+
+    # --- the supervisor -----------------------------------------------------------------------------------------------
+
+    def meet(self, sock: socket.socket) -> None:
+        """A supervisor connected: the one that lives now. It gets the listening socket, to keep its backlog alive."""
+        self._supervisor = Channel(self._loop, sock, self._told, lambda _: None)
+        self._supervisor.send({"op": "hello", "pid": os.getpid(), "role": "door"}, fds=[self._listener.fileno()])
+
+    def _told(self, _: Channel, message: Message) -> None:
+        head = message.head
+        match head["op"]:
+            case "function":
+                self._function(head)
+            case "forget":
+                self._forget(head["function"])
+            case "attach":
+                self._attach(head)
+            case "drain":
+                self._drain(head["worker"])
+            case "close":
+                self._close()
+            case "stop":
+                self._board.flush()
+                self.stopped.set()
+
+    def _function(self, head: dict[str, Any]) -> None:
+        """A function exists, or its routed revision changed."""
+        target = self._target(head["function"])
+        target.revision = head["revision"]
+        target.queue_max = head["queue_max"]
+        target.timeout = head["timeout_s"]
+        target.exists = True
+        self._flush(target)
+
+    def _forget(self, function: str) -> None:
+        target = self._target(function)
+        target.exists = False
+        self._refuse_queue(target, Unavailable(f"The function {function} was removed."))
+        self._board.forget(function=function)
+
+    def _attach(self, head: dict[str, Any]) -> None:
+        """A worker is being born, or outlived the last door: connect to it. It says when it is ready."""
+        target = self._target(head["function"])
+        name = head["worker"]
+        if name in target.workers:
+            return  # the supervisor is new; this door is not
+        try:
+            worker = WorkerLink(name, head["revision"], self._run / f"{name}.states")
+            sock = link.connect(self._run / f"{name}.sock")
+        except OSError:
+            return  # it died at birth, which the supervisor sees by itself
+        target.workers[name] = worker
+        worker.channel = Channel(
+            self._loop, sock, lambda _, m: self._heard(target, worker, m), lambda _: self._lost(target, worker)
+        )
+        worker.channel.send({"op": "hello", "role": "door"})
+
+    def _drain(self, name: str) -> None:
+        """Pass no more connections to a worker, and tell it so behind the last one."""
+        for target in self._targets.values():
+            worker = target.workers.get(name)
+            if worker is not None and worker.channel is not None:
+                worker.draining = True
+                worker.channel.send({"op": "drain"})
+
+    def _close(self) -> None:
+        """Stop intake and refuse what waits. What was passed on is the workers' to finish; then it comes back here."""
+        self._clients.close()
+        for target in self._targets.values():
+            self._refuse_queue(target, Unavailable("The server is stopping."))
+
+    # --- clients ------------------------------------------------------------------------------------------------------
+
+    def _dispatch(self, held: Held) -> None:
+        """Pass a routed connection on, or hold it while a worker is born, or refuse it now."""
+        assert held.route is not None
+        target = self._targets.get(held.route.function) if held.route.predicts else None
+        if target is None or not target.exists:
+            target = self._targets[None]  # unknown names, and calls that need no model, are the front's
+        worker = target.choose()
+        if worker is not None and worker.take(held):
+            return
+        waiting = len(target.queue) + 1
+        if waiting > target.queue_max:
+            error = f"{target.queue_max} calls wait for {target.name} already. Try again shortly."
+            self._refuse(held, Overloaded(error))
+        elif not self._wake(target, waiting):
+            self._refuse(held, Unavailable("The engine is being restarted. Try again shortly."))
+        else:
+            target.queue.append(held)
+            self._note_queue(target)
+            if target.timer is None:
+                target.timer = self._loop.call_at(held.since + target.timeout, self._expire, target)
+
+    def _wake(self, target: Target, waiting: int) -> bool:
+        """Ask for a worker when a queue begins and each time it doubles; False when nobody is there to ask."""
+        if self._supervisor is None or self._supervisor.closed:
+            return False
+        if waiting & (waiting - 1) == 0:
+            return self._supervisor.send({"op": "wake", "function": target.name, "waiting": waiting})
+        return True
+
+    def _flush(self, target: Target) -> None:
+        """Pass on what waits, oldest first."""
+        if not target.queue:
+            return
+        while target.queue:
+            worker = target.choose()
+            if worker is None or not worker.take(target.queue[0]):
+                break
+            target.queue.popleft()
+        self._note_queue(target)
+
+    def _expire(self, target: Target) -> None:
+        """Refuse those that waited their function's whole time limit for a worker."""
+        target.timer = None
+        now = self._loop.time()
+        while target.queue and target.queue[0].since + target.timeout <= now:
+            self._refuse(target.queue.popleft(), DeadlineExceeded(f"No worker was ready within {target.timeout:g} s."))
+        self._note_queue(target)
+        if target.queue:
+            target.timer = self._loop.call_at(target.queue[0].since + target.timeout, self._expire, target)
+
+    def _refuse_queue(self, target: Target, error: CallError) -> None:
+        while target.queue:
+            self._refuse(target.queue.popleft(), error)
+        self._note_queue(target)
+
+    def _refuse(self, held: Held, error: CallError) -> None:
+        target = self._targets.get(held.route.function) if held.route is not None else None
+        if target is not None and target.name is not None and target.exists:
+            labels = {"function": target.name, "revision": str(target.revision), "code": str(error.status)}
+            self._board.add("sunup_requests_total", 1.0, **labels)
+        self._clients.refuse(held, error)
+
+    def _note_queue(self, target: Target) -> None:
+        if target.name is None:
+            return
+        self._board.put("sunup_queue_depth", float(len(target.queue)), function=target.name)
+        if not target.queue and self._supervisor is not None:
+            self._supervisor.send({"op": "flushed", "function": target.name})
+
+    # --- workers ------------------------------------------------------------------------------------------------------
+
+    def _target(self, function: str | None) -> Target:
+        return self._targets.setdefault(function, Target(function))
+
+    def _heard(self, target: Target, worker: WorkerLink, message: Message) -> None:
+        head = message.head
+        match head["op"]:
+            case "ready":
+                worker.ready = True
+                self._flush(target)
+            case "release":
+                held = worker.release(head["slot"])
+                if held is not None:
+                    held.sock.close()
+                self._flush(target)
+            case "back":
+                held = worker.release(head["slot"])
+                if held is not None:
+                    self._clients.take_back(held, message.data)
+            case "mine":
+                # It outlived the last door, and hands over duplicates of the connections it holds.
+                for slot, fd in zip(head["slots"], message.fds, strict=True):
+                    worker.held[slot] = Held(socket.socket(fileno=fd), self._loop.time())
+
+    def _lost(self, target: Target, worker: WorkerLink) -> None:
+        """A worker ended. Whatever it still held is answered by what its state bytes say it was doing."""
+        del target.workers[worker.worker]
+        if not target.exists and not target.workers:
+            self._targets.pop(target.name, None)
+        for slot, held in list(worker.held.items()):
+            state = worker.state(slot)
+            worker.release(slot)
+            if state is State.FREE and held.route is not None:
+                self._dispatch(held)  # it never took this one
+            elif state is State.IDLE:
+                self._clients.take_back(held, b"")
+            elif state is State.WRITING:
+                held.reset()
+            else:
+                self._refuse(held, Unavailable("The worker that had this call ended before it answered."))
+
+
+async def run(run_folder: Path, own: socket.socket, listener: socket.socket) -> None:
+    """Serve until told to stop."""
+    loop = asyncio.get_running_loop()
+    door = Door(loop, listener, run_folder)
+    own.setblocking(False)
+
+    def acceptable() -> None:
+        try:
+            sock, _ = own.accept()
+        except BlockingIOError:
+            return
+        door.meet(sock)
+
+    loop.add_reader(own.fileno(), acceptable)
+    await door.stopped.wait()
+
+
+def main() -> None:
+    """Entry point."""
+    name_process("sunup-door")
+    raise_nofile()
+    own, listener = (inherit_listener(int(number)) for number in sys.argv[2:4])
+    asyncio.run(run(Path(sys.argv[1]), own, listener))
+
+
+if __name__ == "__main__":
+    main()

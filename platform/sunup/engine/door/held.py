@@ -1,0 +1,89 @@
+"""A client connection in the door's hand, and the few answers the door gives itself."""
+
+import json
+import socket
+import struct
+from enum import Enum
+
+from sunup.errors import CallError
+from sunup.limits import HEAD_BYTES_MAX, PASSED_BYTES_MAX
+from sunup.link.route import Route, route
+
+METHODS = frozenset({b"GET", b"HEAD", b"POST", b"PUT", b"DELETE", b"OPTIONS", b"PATCH"})
+_RESET = struct.pack("ii", 1, 0)  # SO_LINGER: on, 0 s
+
+
+class Look(Enum):
+    """What the bytes read so far say."""
+
+    MORE = 0  # the request line is not complete
+    ROUTED = 1
+    BROKEN = 2  # not HTTP
+
+
+class Held:
+    """One client connection. `data`: bytes read, not yet answered; `since`: monotonic seconds of the first of them."""
+
+    __slots__ = ("data", "protocol_v2", "route", "since", "sock")
+
+    def __init__(self, sock: socket.socket, since: float) -> None:
+        self.sock = sock
+        self.data = b""
+        self.since = since
+        self.route: Route | None = None
+        self.protocol_v2 = False
+
+    def __repr__(self) -> str:
+        return f"Held(fd={self.sock.fileno()}, bytes={len(self.data)}, route={self.route})"
+
+    def read(self, now: float) -> bool:
+        """Take what the socket has; False when the client has ended or is gone. Raises BlockingIOError when empty."""
+        try:
+            got = self.sock.recv(PASSED_BYTES_MAX - len(self.data))
+        except BlockingIOError:
+            raise
+        except OSError:
+            return False
+        if not self.data:
+            self.since = now
+        self.data += got
+        return bool(got)
+
+    def look(self) -> Look:
+        """Find the function from the request line alone; the worker parses and checks the rest."""
+        line, newline, _ = self.data.lstrip(b"\r\n").partition(b"\n")
+        if not newline:
+            return Look.BROKEN if len(line) > HEAD_BYTES_MAX else Look.MORE
+        method, _, rest = line.partition(b" ")
+        target, _, version = rest.partition(b" ")
+        if method not in METHODS or not version.startswith(b"HTTP/1."):
+            return Look.BROKEN
+        self.route = route(method, target)
+        self.protocol_v2 = target.startswith((b"/v2", b"/v1"))
+        return Look.ROUTED
+
+    def refuse(self, error: CallError) -> None:
+        """Answer with `error` and shut the sending side. The caller lingers, so that no reset destroys the answer."""
+        body = {"error": error.message if self.protocol_v2 else {"code": error.code, "message": error.message}}
+        encoded = json.dumps(body).encode()
+        retry = f"retry-after: {error.retry_after_s}\r\n" if error.retry else ""
+        head = f"HTTP/1.1 {error.status} {error.code}\r\ncontent-type: application/json\r\n{retry}"
+        answer = f"{head}connection: close\r\ncontent-length: {len(encoded)}\r\n\r\n".encode() + encoded
+        try:
+            self.sock.send(answer)  # a fresh answer of a few hundred bytes fits the send buffer, or the client is gone
+            self.sock.shutdown(socket.SHUT_WR)
+        except OSError:
+            self.sock.close()
+
+    def close(self) -> None:
+        """End the connection for both sides, whoever else holds a descriptor of it."""
+        try:
+            self.sock.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            pass  # the client ended it first
+        self.sock.close()
+
+    def reset(self) -> None:
+        """End the connection with a reset: part of an answer is out and the rest will never come."""
+        self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+        self.sock.close()

@@ -1,0 +1,31 @@
+"""What the command line asks of an engine."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+Event = Callable[[dict[str, Any]], None]
+
+
+class Engine(Protocol):
+    """Keeps functions live. Every method raises a CommandError that says what to do."""
+
+    def deploy(self, function: str, digest: str, *, settings: Mapping[str, str], on_event: Event) -> dict[str, Any]:
+        """Prove and route a bundle of the store. Returns function, revision, digest, url, unchanged, seconds."""
+        ...
+
+    def rollback(self, function: str, revision: int | None) -> dict[str, Any]:
+        """Route an earlier revision again (None: the one before the current)."""
+        ...
+
+    def remove(self, function: str) -> dict[str, Any]:
+        """Stop serving a function and forget its revisions."""
+        ...
+
+    def status(self, function: str | None) -> dict[str, Any]:
+        """Facts about the engine and its functions (None: all)."""
+        ...
+
+    def logs(self, function: str) -> Path:
+        """The file that holds the function's log lines."""
+        ...

@@ -1,0 +1,132 @@
+"""The supervisor process: its admin socket, its start and its end.
+
+`run/admin.sock` takes one JSON object a line (`op` and its arguments) and answers lines: events, then one with `ok`.
+The folder has mode 0700, so who may connect is decided by the file system.
+Runs as `python -m sunup.engine.local.admin --project DIR --host H --port P --metrics-port M [--ready-fd N]`.
+"""
+
+import argparse
+import asyncio
+import fcntl
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any, TextIO
+
+from sunup.engine.local.operations import Operations
+from sunup.engine.local.supervisor import Supervisor
+from sunup.errors import CommandError, EngineError, SunupError, UsageError
+from sunup.limits import ADMIN_LINE_BYTES_MAX
+from sunup.link.process import become_subreaper, name_process, raise_nofile
+from sunup.settings import Project
+
+
+class Admin:
+    """Answers the command line."""
+
+    def __init__(self, operations: Operations) -> None:
+        self._operations = operations
+        self.stopping = asyncio.Event()
+
+    async def serve(self, path: Path) -> asyncio.Server:
+        """Listen at `path`."""
+        path.unlink(missing_ok=True)
+        return await asyncio.start_unix_server(self._client, path, limit=ADMIN_LINE_BYTES_MAX)
+
+    async def _client(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        def say(line: dict[str, Any]) -> None:
+            writer.write(json.dumps(line).encode() + b"\n")
+
+        try:
+            line = await reader.readline()
+            if line:
+                say({"ok": True, "result": await self._do(json.loads(line), say)})
+        except SunupError as error:
+            code = error.exit_code if isinstance(error, CommandError) else 1
+            say({"ok": False, "error": {"code": error.code, "message": error.message, "exit_code": code}})
+        except Exception as error:  # the process must outlive any one command; the log has the traceback
+            sys.excepthook(type(error), error, error.__traceback__)
+            say({"ok": False, "error": {"code": "internal", "message": f"{error!r}; the engine's log says more."}})
+        finally:
+            writer.close()
+
+    async def _do(self, request: dict[str, Any], emit: Any) -> dict[str, Any]:
+        operations = self._operations
+        match request.pop("op"):
+            case "ping":
+                return operations.address()
+            case "deploy":
+                return await operations.deploy(**request, emit=emit)
+            case "rollback":
+                return await operations.rollback(request["function"], request.get("revision"))
+            case "remove":
+                return await operations.remove(request["function"])
+            case "status":
+                return operations.status(request.get("function"))
+            case "down":
+                self.stopping.set()
+                return operations.address()
+            case unknown:
+                raise UsageError(f"The engine does not know the operation {unknown!r}.")
+
+
+def lock(project: Project) -> TextIO:
+    """Be the only supervisor of this project. Raises EngineError when another one lives."""
+    for folder in (project.state, project.run, project.run / "counters", project.logs):
+        folder.mkdir(parents=True, exist_ok=True)
+    project.run.chmod(0o700)
+    file = (project.run / "lock").open("w")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise EngineError("An engine is running for this project already: see platform status.") from None
+    return file
+
+
+async def run(project: Project, host: str, port: int, metrics_port: int, ready_fd: int | None) -> None:
+    """Serve until SIGTERM, SIGINT or `platform down`."""
+    supervisor = Supervisor(project, (host, port), ("127.0.0.1", metrics_port))
+    operations = Operations(supervisor)
+    admin = Admin(operations)
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, admin.stopping.set)
+    await supervisor.start()
+    path = project.run / "admin.sock"
+    server = await admin.serve(path)
+    if ready_fd is not None:
+        with os.fdopen(ready_fd, "w") as ready:
+            ready.write(json.dumps(operations.address()))
+    await admin.stopping.wait()
+    path.unlink(missing_ok=True)
+    server.close()
+    await supervisor.stop()
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Entry point; the exit code."""
+    parser = argparse.ArgumentParser(prog="sunup-supervisor")
+    parser.add_argument("--project", type=Path, required=True)
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--port", type=int, default=8000)
+    parser.add_argument("--metrics-port", type=int, default=9464)
+    parser.add_argument("--ready-fd", type=int)
+    options = parser.parse_args(arguments)
+    project = Project(options.project.resolve())
+    name_process("sunup-superv")
+    raise_nofile()
+    become_subreaper()
+    try:
+        held = lock(project)
+        asyncio.run(run(project, options.host, options.port, options.metrics_port, options.ready_fd))
+        held.close()
+    except CommandError as error:
+        print(error.message, file=sys.stderr)
+        return error.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,156 @@
+"""What people ask of the engine: deploy, rollback, remove, status. One at a time for each function."""
+
+import asyncio
+import os
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from sunup import __version__
+from sunup.bundle.manifest import Manifest
+from sunup.bundle.store import verify
+from sunup.engine.engine import Event
+from sunup.engine.local.live import Live
+from sunup.engine.local.state import Revision
+from sunup.engine.local.supervisor import Supervisor
+from sunup.engine.local.workers import BirthFailed, Life
+from sunup.errors import EngineError, ProofFailed
+from sunup.link.process import pss_bytes
+
+
+class Operations:
+    """The operations of one supervisor."""
+
+    def __init__(self, supervisor: Supervisor) -> None:
+        self._engine = supervisor
+        self._locks: dict[str, asyncio.Lock] = {}
+        self._loop = asyncio.get_running_loop()
+
+    async def deploy(self, function: str, digest: str, settings: Mapping[str, str], emit: Event) -> dict[str, Any]:
+        """Prove a bundle in a worker of its own, record it, route it, then drain the old revision's workers.
+
+        Raises BundleDamaged, ProofFailed or EngineError; then what served before still does.
+        """
+        async with self._lock(function):
+            live = self._engine.live.get(function)
+            if live is not None and live.revision.digest == digest and dict(live.revision.settings) == dict(settings):
+                return self._result(live, unchanged=True, seconds={})
+            began = self._loop.time()
+            manifest = await self._verified(digest)
+            if manifest.function != function:
+                raise EngineError(f"Bundle {digest[:12]} is of the function {manifest.function}, not {function}.")
+            verified = self._loop.time()
+            emit({"stage": "verify", "seconds": verified - began})
+            model = f"{manifest.model.name}/{manifest.model.version}"
+            number = self._engine.state.next_revision(function)
+            revision = Revision(function, number, digest, model, dict(settings), time.time())
+            await self._prove(revision)
+            proven = self._loop.time()
+            emit({"stage": "prove", "seconds": proven - verified})
+            live = self._route(revision, manifest)
+            emit({"stage": "route", "seconds": self._loop.time() - proven})
+            return self._result(live, unchanged=False, seconds={"total": self._loop.time() - began})
+
+    async def rollback(self, function: str, number: int | None) -> dict[str, Any]:
+        """Route an earlier revision again. Raises EngineError when there is none."""
+        live = self._known(function)
+        async with self._lock(function):
+            known = self._engine.state.revisions(function)
+            now = live.revision.revision
+            earlier = [r for r in known if (r.revision < now if number is None else r.revision == number)]
+            if not earlier:
+                which = "no revision before the current one" if number is None else f"no revision {number}"
+                kept = ", ".join(str(r.revision) for r in known)
+                raise EngineError(f"{function} has {which}. Revisions kept: {kept}.")
+            began = self._loop.time()
+            manifest = await self._verified(earlier[-1].digest)
+            await self._prove(earlier[-1])
+            live = self._route(earlier[-1], manifest)
+            return self._result(live, unchanged=False, seconds={"total": self._loop.time() - began})
+
+    async def remove(self, function: str) -> dict[str, Any]:
+        """Stop serving a function and forget its revisions; its bundles stay in the store."""
+        self._known(function)
+        async with self._lock(function):
+            self._engine.state.forget(function)
+            self._engine.forget(function)
+            return {"function": function, "removed": True}
+
+    def status(self, function: str | None) -> dict[str, Any]:
+        """Facts for `platform status`."""
+        now = self._loop.time()
+        engine = self._engine
+        names = sorted(engine.live) if function is None else [self._known(function).revision.function]
+        peers = [("door", engine.door.peer), ("nursery", engine.nursery.peer)]
+        peers += [("front", w.peer) for w in engine.workers.of(None)]
+        pids = [("supervisor", os.getpid())] + [(role, peer.pid) for role, peer in peers if peer is not None]
+        processes = [{"role": role, "pid": pid, "pss_bytes": pss_bytes(pid)} for role, pid in pids]
+        functions = [
+            engine.live[name].facts(engine.workers.of(name), engine.state.revisions(name), now) for name in names
+        ]
+        for name, reason in engine.broken.items():
+            if function in (None, name):
+                functions.append({"name": name, "state": "failed", "reason": reason})
+        return {"engine": {**self.address(), "processes": processes}, "functions": functions}
+
+    def address(self) -> dict[str, Any]:
+        """Where this engine listens."""
+        host, port = self._engine.listener.getsockname()[:2]
+        metrics_host, metrics_port = self._engine.metrics.getsockname()[:2]
+        return {
+            "version": __version__,
+            "pid": os.getpid(),
+            "url": f"http://{_bracket(host)}:{port}",
+            "metrics_url": f"http://{_bracket(metrics_host)}:{metrics_port}/metrics",
+        }
+
+    async def _verified(self, digest: str) -> Manifest:
+        """The manifest of a bundle every byte of which was checked, off the loop: a large model takes a while."""
+        return await asyncio.to_thread(verify, self._engine.bundle(digest))
+
+    async def _prove(self, revision: Revision) -> None:
+        """Have a ready worker of `revision`, self-proven on this machine."""
+        worker = self._engine.bear(revision)
+        try:
+            await worker.ready
+        except BirthFailed as failed:
+            raise ProofFailed(
+                f"Revision {revision.revision} of {revision.function} did not become ready and was not routed; what "
+                f"served before still does. {failed.error['message']}"
+            ) from failed
+        self._engine.state.note_proof(revision.digest, self._engine.machine)
+
+    def _route(self, revision: Revision, manifest: Manifest) -> Live:
+        """Record first, then switch: a crash in between is repaired from the record."""
+        self._engine.state.route(revision)
+        return self._engine.switch(revision, manifest)
+
+    def _known(self, function: str) -> Live:
+        live = self._engine.live.get(function)
+        if live is None and function in self._engine.broken:
+            raise EngineError(self._engine.broken[function])
+        if live is None:
+            names = ", ".join(sorted(self._engine.live)) or "none yet"
+            raise EngineError(f"No function {function} is deployed here. Deployed: {names}.")
+        return live
+
+    def _lock(self, function: str) -> asyncio.Lock:
+        return self._locks.setdefault(function, asyncio.Lock())
+
+    def _result(self, live: Live, *, unchanged: bool, seconds: dict[str, float]) -> dict[str, Any]:
+        r = live.revision
+        workers = self._engine.workers.of(r.function)
+        timings = next((w.timings for w in workers if w.birth.revision == r.revision and w.life is Life.READY), {})
+        return {
+            "function": r.function,
+            "revision": r.revision,
+            "digest": r.digest,
+            "model": r.model,
+            "url": f"{self.address()['url']}/functions/{r.function}",
+            "unchanged": unchanged,
+            "seconds": {**timings, **seconds},
+        }
+
+
+def _bracket(host: str) -> str:
+    return f"[{host}]" if ":" in host else host

@@ -1,0 +1,68 @@
+"""The scaler: looks at every function that does something, asks the pure policy, and has workers born or drained."""
+
+import asyncio
+from collections.abc import Callable, Mapping
+from typing import Protocol
+
+from sunup.engine.local.live import Live
+from sunup.engine.local.state import Revision
+from sunup.engine.local.workers import Life, Worker
+from sunup.scale.policy import decide
+
+TICK_SECONDS = 0.25
+
+
+class Acts(Protocol):
+    """What the scaler may do. The supervisor is one."""
+
+    def able(self) -> bool: ...
+    def serving(self, live: Live) -> list[Worker]: ...
+    def bear(self, revision: Revision) -> Worker: ...
+    def drain(self, worker: Worker) -> None: ...
+    def announce(self, live: Live) -> None: ...
+
+
+class Scaler:
+    """Ticks only while some function has workers or needs some, so an idle engine costs nothing."""
+
+    def __init__(self, live: Mapping[str, Live], acts: Acts, before: Callable[[], None]) -> None:
+        self._live = live
+        self._acts = acts
+        self._before = before
+        self._loop = asyncio.get_running_loop()
+        self._timer: asyncio.TimerHandle | None = None
+
+    def later(self) -> None:
+        """Have a look within a tick."""
+        if self._timer is None:
+            self._timer = self._loop.call_later(TICK_SECONDS, self.tick)
+
+    def tick(self) -> None:
+        """Look at everything now, and again while anything is going on."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if not self._acts.able():
+            return
+        self._before()
+        busy = [self.scale(live) for live in self._live.values()]  # all of them: no short cut at the first
+        if any(busy):
+            self.later()
+
+    def scale(self, live: Live) -> bool:
+        """Bring a function to the number of workers it should have; whether it needs looking at again."""
+        if not self._acts.able():
+            return False
+        now = self._loop.time()
+        workers = self._acts.serving(live)
+        want = decide(live.bounds, live.window, live.sample(workers, now), now)
+        if len(workers) < want and now >= live.not_before:
+            for _ in range(want - len(workers)):
+                self._acts.bear(live.revision)
+            self._acts.announce(live)
+        elif len(workers) > want:
+            # Those still starting go first, then the youngest: the oldest has the warmest memory.
+            for worker in sorted(workers, key=lambda w: (w.life is Life.READY, -w.born))[: len(workers) - want]:
+                self._acts.drain(worker)
+            self._acts.announce(live)
+        return want > 0 or bool(workers)

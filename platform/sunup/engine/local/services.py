@@ -1,0 +1,130 @@
+"""The door and the nursery: the supervisor's own children, started, adopted when they outlived it, and restarted."""
+
+import asyncio
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from sunup.limits import ADOPT_SECONDS_MAX, RESTART_BACKOFF_SECONDS_MAX
+from sunup.link.channel import Message
+from sunup.link.peer import Peer, find, prepare
+
+STEADY_SECONDS = 10.0  # a process that lived this long is restarted at once when it dies
+
+
+class Service:
+    """One resident process that must always be there: `python -m MODULE RUN_FOLDER OWN_FD [INHERITED_FD ...]`.
+
+    `peer` is there from its hello to its end. `on_up(peer, hello)` runs each time it has said hello; `inherited` gives
+    further descriptors it is to own.
+    """
+
+    def __init__(
+        self,
+        role: str,
+        module: str,
+        run: Path,
+        *,
+        inherited: Callable[[], list[int]] = list,
+        on_up: Callable[[Peer, Message], None],
+        on_message: Callable[[Peer, Message], None],
+        on_end: Callable[[], None] = lambda: None,
+        log: Path,
+    ) -> None:
+        self.role = role
+        self._module = module
+        self._path = run / f"{role}.sock"
+        self._inherited = inherited
+        self._on_up = on_up
+        self._on_message = on_message
+        self._on_end = on_end
+        self._log = log
+        self._loop = asyncio.get_running_loop()
+        self._started = 0.0
+        self._failures = 0
+        self._stopping = False
+        self._up = asyncio.Event()
+        self.ended = asyncio.Event()
+        self._process: subprocess.Popen[bytes] | None = None
+        self.peer: Peer | None = None
+
+    def __repr__(self) -> str:
+        return f"Service({self.role}, up={self._up.is_set()}, failures={self._failures})"
+
+    async def adopt(self) -> bool:
+        """Take over a living process of this role, if there is one that answers."""
+        sock = find(self._path)
+        if sock is None:
+            return False
+        peer = Peer(self._loop, sock, self._heard, self._ended)
+        try:
+            await asyncio.wait_for(self._up.wait(), ADOPT_SECONDS_MAX)
+        except TimeoutError:
+            peer.channel.close()
+            return False
+        return True
+
+    def start(self) -> None:
+        """Start the process; `on_up` follows when it has said hello."""
+        own, sock = prepare(self._path)
+        inherited = self._inherited()
+        fds = [own.fileno(), *inherited]
+        command = [sys.executable, "-m", self._module, str(self._path.parent), *map(str, fds)]
+        with self._log.open("ab") as log:
+            self._process = subprocess.Popen(
+                command,
+                pass_fds=fds,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        own.close()
+        self._started = self._loop.time()
+        Peer(self._loop, sock, self._heard, self._ended).watch(self._process.pid)
+
+    async def wait_up(self, seconds: float) -> None:
+        """Wait until it has said hello. Raises TimeoutError."""
+        await asyncio.wait_for(self._up.wait(), seconds)
+
+    def stop(self) -> None:
+        """Tell it to end, and do not start it again."""
+        self._stopping = True
+        if self.peer is None:
+            self.ended.set()
+        else:
+            self.peer.channel.send({"op": "stop"})
+
+    def _heard(self, peer: Peer, message: Message) -> None:
+        if message.head["op"] != "hello":
+            self._on_message(peer, message)
+            return
+        if peer.pid == 0:
+            peer.watch(message.head["pid"])
+        self.peer = peer  # from now on: nothing may be said to it before what `on_up` says
+        self._up.set()
+        self._on_up(peer, message)
+
+    def _ended(self, _: Peer) -> None:
+        self._up.clear()
+        self.peer = None
+        if self._process is not None:
+            self._process.poll()
+        self._on_end()
+        if self._stopping:
+            self.ended.set()
+            return
+        lived = self._loop.time() - self._started
+        self._failures = 0 if lived > STEADY_SECONDS else self._failures + 1
+        delay = 0.0 if self._failures <= 1 else min(RESTART_BACKOFF_SECONDS_MAX, 0.1 * 2**self._failures)
+        self._loop.call_later(delay, self._restart)
+
+    def _restart(self) -> None:
+        if not self._stopping:
+            self.start()
+
+
+# Started, never imported: the nursery holds ONNX Runtime, and each keeps its own memory small.
+DOOR_MODULE = "sunup.engine.door.door"
+NURSERY_MODULE = "sunup.serve.nursery"

@@ -1,0 +1,106 @@
+"""The durable record of functions and revisions: one SQLite file, every change committed before it is acted on."""
+
+import json
+import sqlite3
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+from sunup.errors import EngineError
+from sunup.limits import REVISIONS_KEPT
+
+VERSION = 1
+
+_SCHEMA = """
+CREATE TABLE functions (name TEXT PRIMARY KEY, revision INTEGER NOT NULL) STRICT;
+CREATE TABLE revisions (
+  function TEXT NOT NULL, revision INTEGER NOT NULL, digest TEXT NOT NULL, model TEXT NOT NULL,
+  settings TEXT NOT NULL, created REAL NOT NULL, PRIMARY KEY (function, revision)
+) STRICT;
+CREATE TABLE proofs (digest TEXT NOT NULL, machine TEXT NOT NULL, PRIMARY KEY (digest, machine)) STRICT;
+"""
+
+
+class Revision(NamedTuple):
+    """One deployed bundle of a function. `created`: Unix seconds. `settings`: what a worker gets at birth."""
+
+    function: str
+    revision: int
+    digest: str
+    model: str
+    settings: Mapping[str, str]
+    created: float
+
+
+class StateFile:
+    """The state of one project. WAL, synchronous=FULL: what `route` or `forget` returned from survives a power cut."""
+
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._db = sqlite3.connect(path, isolation_level=None)
+        path.chmod(0o600)
+        self._db.execute("PRAGMA journal_mode=WAL")
+        self._db.execute("PRAGMA synchronous=FULL")
+        (version,) = self._db.execute("PRAGMA user_version").fetchone()
+        if version == 0:
+            self._db.executescript(f"BEGIN; {_SCHEMA} PRAGMA user_version={VERSION}; COMMIT;")
+        elif version != VERSION:
+            raise EngineError(
+                f"{path} was written by another Sunup (state version {version}, this one reads {VERSION}). "
+                "Run the Sunup that wrote it, or move the file away and deploy again."
+            )
+
+    def close(self) -> None:
+        """Close the file."""
+        self._db.close()
+
+    def current(self) -> list[Revision]:
+        """The routed revision of every function, by name."""
+        return self._revisions(
+            "JOIN functions f ON f.name = r.function AND f.revision = r.revision ORDER BY r.function"
+        )
+
+    def revisions(self, function: str) -> list[Revision]:
+        """The revisions remembered for one function, oldest first."""
+        return self._revisions("WHERE r.function = ? ORDER BY r.revision", function)
+
+    def next_revision(self, function: str) -> int:
+        """The number the next new revision of a function gets."""
+        (last,) = self._db.execute("SELECT max(revision) FROM revisions WHERE function = ?", (function,)).fetchone()
+        return (last or 0) + 1
+
+    def route(self, revision: Revision) -> None:
+        """Make `revision` its function's current one, durably; forget the oldest beyond the limit."""
+        r = revision
+        with self._db:
+            self._db.execute("BEGIN IMMEDIATE")
+            self._db.execute(
+                "INSERT OR REPLACE INTO revisions VALUES (?, ?, ?, ?, ?, ?)",
+                (r.function, r.revision, r.digest, r.model, json.dumps(dict(r.settings), sort_keys=True), r.created),
+            )
+            self._db.execute("INSERT OR REPLACE INTO functions VALUES (?, ?)", (r.function, r.revision))
+            self._db.execute(
+                "DELETE FROM revisions WHERE function = ? AND revision <= ? - ? AND revision <> ?",
+                (r.function, self.next_revision(r.function) - 1, REVISIONS_KEPT, r.revision),
+            )
+
+    def forget(self, function: str) -> None:
+        """Remove a function and its revisions, durably."""
+        with self._db:
+            self._db.execute("BEGIN IMMEDIATE")
+            self._db.execute("DELETE FROM functions WHERE name = ?", (function,))
+            self._db.execute("DELETE FROM revisions WHERE function = ?", (function,))
+
+    def proven(self, digest: str, machine: str) -> bool:
+        """Whether a bundle passed its self-proof on `machine` (CPU flags and runtime version)."""
+        query = "SELECT 1 FROM proofs WHERE digest = ? AND machine = ?"
+        return self._db.execute(query, (digest, machine)).fetchone() is not None
+
+    def note_proof(self, digest: str, machine: str) -> None:
+        """Remember that a bundle passed its self-proof on `machine`."""
+        self._db.execute("INSERT OR IGNORE INTO proofs VALUES (?, ?)", (digest, machine))
+
+    def _revisions(self, clause: str, *values: str) -> list[Revision]:
+        columns = "r.function, r.revision, r.digest, r.model, r.settings, r.created"
+        rows = self._db.execute(f"SELECT {columns} FROM revisions r {clause}", values)
+        return [Revision(f, n, d, m, json.loads(s), c) for f, n, d, m, s, c in rows]

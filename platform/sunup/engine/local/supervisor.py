@@ -1,0 +1,298 @@
+"""The supervisor: holds the state file, the listening sockets and the record of every process, and passes the word.
+
+Nothing a warm call needs goes through it, so it may die: door and workers go on, and the next supervisor adopts them.
+"""
+
+import asyncio
+import contextlib
+import socket
+import sys
+from pathlib import Path
+from typing import Any
+
+from sunup.bundle.manifest import Manifest
+from sunup.bundle.store import read_manifest
+from sunup.engine.local.live import Live
+from sunup.engine.local.scaler import Scaler
+from sunup.engine.local.services import DOOR_MODULE, NURSERY_MODULE, Service
+from sunup.engine.local.state import Revision, StateFile
+from sunup.engine.local.workers import Birth, Life, Worker, Workers
+from sunup.errors import CommandError, EngineError
+from sunup.limits import DRAIN_SECONDS_MAX, RESTART_BACKOFF_SECONDS_MAX
+from sunup.link.board import Board
+from sunup.link.channel import Message
+from sunup.link.counters import STAGE_BUCKETS
+from sunup.link.peer import Peer
+from sunup.link.process import machine_key, pss_bytes
+from sunup.settings import Project
+
+START_SECONDS_MAX = 15.0
+WEIGH_SECONDS = 5.0  # reading a process's memory costs the kernel about a millisecond
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A public listening socket. Raises EngineError when the address is taken or not ours."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=1024)
+    except OSError as error:
+        raise EngineError(
+            f"Cannot listen on {host}:{port}: {error.strerror}. Choose another with --port or --metrics-port."
+        ) from error
+
+
+class Supervisor:
+    """The local engine of one project. `address` and `metrics_address` are (host, port) to listen on; a living door or
+    front hands over its listening socket instead, with whatever waits in the backlog."""
+
+    listener: socket.socket
+    metrics: socket.socket
+
+    def __init__(self, project: Project, address: tuple[str, int], metrics_address: tuple[str, int]) -> None:
+        self.project = project
+        self._addresses = (address, metrics_address)
+        self.machine = machine_key()
+        self.state = StateFile(project.state / "state.db")
+        self.broken: dict[str, str] = {}  # recorded functions that cannot be served, and why
+        self.live: dict[str, Live] = {}
+        self._loop = asyncio.get_running_loop()
+        self._stopping = False
+        self._weigh_at = 0.0
+        self._board = Board(project.run / "counters" / "engine.seg", self._loop.call_later)
+        self.workers = Workers(
+            project.run, project.logs, fork=self._fork, on_change=self._changed, on_message=self._worker_said
+        )
+        self.scaler = Scaler(self.live, self, self._before_tick)
+        self.door = Service(
+            "door",
+            DOOR_MODULE,
+            project.run,
+            inherited=lambda: [self.listener.fileno()],
+            on_up=self._door_up,
+            on_message=self._door_said,
+            log=project.logs / "door.log",
+        )
+        self.nursery = Service(
+            "nursery",
+            NURSERY_MODULE,
+            project.run,
+            on_up=lambda _peer, _message: self.scaler.tick(),
+            on_message=lambda _, m: self.workers.forked(m.head["id"], m.head["pid"], m.fds[0]),
+            on_end=self.workers.nursery_died,
+            log=project.logs / "nursery.log",
+        )
+
+    # --- begin and end ----------------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Adopt what lives, start what does not, and serve the recorded revisions."""
+        for revision in self.state.current():
+            try:
+                manifest = read_manifest(self.bundle(revision.digest))
+            except CommandError as error:
+                print(error.message, file=sys.stderr)
+                self.broken[revision.function] = error.message
+            else:
+                self.live[revision.function] = Live(revision, manifest)
+        fds = await self.workers.adopt()
+        for live in self.live.values():
+            live.window.add(self._loop.time(), float(len(self.serving(live))))  # adopted workers have their idle time
+        self.metrics = socket.socket(fileno=fds[0]) if fds else listen(*self._addresses[1])
+        if not await self.door.adopt():
+            self.listener = listen(*self._addresses[0])
+            self.door.start()
+        if not await self.nursery.adopt():
+            self.nursery.start()
+        for service in (self.nursery, self.door):
+            await service.wait_up(START_SECONDS_MAX)
+        for worker in list(self.workers.all.values()):
+            routed = self.live.get(worker.birth.function or "")
+            current = routed is not None and routed.revision.revision == worker.birth.revision
+            if worker.birth.function is not None and not current:
+                self.drain(worker)  # of a revision that was never recorded, or of a removed function
+        self.scaler.tick()
+        await asyncio.wait_for(asyncio.shield(self.workers.of(None)[0].ready), START_SECONDS_MAX)
+
+    async def stop(self) -> None:
+        """End everything, in the order that loses nothing: intake, then calls in progress, then who carries them."""
+        self._stopping = True
+        # 1. No new connections, and those that wait are refused: from here on only what workers hold is left.
+        self._tell_door({"op": "close"})
+        # 2. Workers finish what they have; their idle connections come back to the door, which ends them.
+        ending = list(self.workers.all.values())
+        for worker in ending:
+            self.drain(worker)
+        if ending:
+            await asyncio.wait([asyncio.ensure_future(w.ended.wait()) for w in ending], timeout=DRAIN_SECONDS_MAX + 1)
+        # 3. The door and the nursery have nothing left to carry or to bear.
+        for service in (self.door, self.nursery):
+            service.stop()
+        for service in (self.door, self.nursery):
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(service.ended.wait(), 2.0)
+        self._board.flush()
+        self.state.close()
+
+    def bundle(self, digest: str) -> Path:
+        """The folder of a bundle."""
+        return self.project.bundles / digest
+
+    # --- revisions --------------------------------------------------------------------------------------------------
+
+    def switch(self, revision: Revision, manifest: Manifest) -> Live:
+        """Route a recorded revision: door and front are told, and the old revision's workers drain."""
+        name = revision.function
+        self.broken.pop(name, None)
+        live = self.live.get(name)
+        if live is None:
+            live = self.live[name] = Live(revision, manifest)
+        else:
+            live.switch(revision, manifest)
+        live.window.add(self._loop.time(), 1.0)  # it was asked for just now: keep its worker for the idle time
+        for worker in self.serving(live):
+            if worker.life is Life.READY:
+                live.read(self.project.run, worker)
+        self.announce(live)
+        for worker in self.workers.of(name):
+            if worker.birth.revision != revision.revision:
+                self.drain(worker)
+        self.scaler.later()
+        return live
+
+    def forget(self, function: str) -> None:
+        """Stop serving a function."""
+        self.live.pop(function).close()
+        self._tell_all({"op": "forget", "function": function})
+        self._board.forget(function=function)
+        for worker in self.workers.of(function):
+            self.drain(worker)
+
+    # --- what the scaler may do -------------------------------------------------------------------------------------
+
+    def able(self) -> bool:
+        """Whether workers can be born now."""
+        return not self._stopping and self.nursery.peer is not None
+
+    def serving(self, live: Live) -> list[Worker]:
+        """The workers of a function's routed revision that are ready or about to be."""
+        revision = live.revision
+        of = self.workers.of(revision.function)
+        alive = (Life.STARTING, Life.READY)
+        return [w for w in of if w.birth.revision == revision.revision and w.life in alive]
+
+    def bear(self, revision: Revision) -> Worker:
+        """Begin the birth of a worker; it proves its bundle unless that was done on this machine before."""
+        r = revision
+        prove = not self.state.proven(r.digest, self.machine)
+        folder = str(self.bundle(r.digest))
+        return self._born(Birth(r.function, r.revision, r.digest, folder, r.model, r.settings, prove), [])
+
+    def drain(self, worker: Worker) -> None:
+        """Let a worker finish. The word goes through the door, behind the last connection; directly without a door."""
+
+        def tell(worker: Worker) -> None:
+            if not self._tell_door({"op": "drain", "worker": worker.name}) and worker.peer is not None:
+                worker.peer.channel.send({"op": "drain"})
+
+        self.workers.drain(worker, tell)
+
+    def announce(self, live: Live) -> None:
+        """Tell door and front, and whoever reads the metrics, how a function stands."""
+        self._tell_all(self._entry(live))
+        name = live.revision.function
+        lives = [w.life for w in self.workers.of(name)]
+        for life in (Life.STARTING, Life.READY, Life.DRAINING):
+            self._board.put("sunup_workers", float(lives.count(life)), function=name, state=life.value)
+
+    # --- what others say --------------------------------------------------------------------------------------------
+
+    def _door_up(self, peer: Peer, message: Message) -> None:
+        """A door is there (new, or adopted): tell it everything."""
+        if message.fds:
+            self.listener = socket.socket(fileno=message.fds[0])  # the same socket, or an adopted door's
+        for live in self.live.values():
+            peer.channel.send(self._entry(live))
+        for worker in self.workers.all.values():
+            self._attach(worker)
+            if worker.life is Life.DRAINING:  # the last door may have died with the word
+                peer.channel.send({"op": "drain", "worker": worker.name})
+
+    def _door_said(self, _: Peer, message: Message) -> None:
+        live = self.live.get(message.head["function"] or "")
+        if live is None:
+            return
+        live.waiting = message.head.get("waiting", 0)  # `wake` says how many wait, `flushed` that none does
+        if live.waiting:
+            self.scaler.scale(live)
+        self.scaler.later()
+
+    def _worker_said(self, worker: Worker, head: dict[str, Any]) -> None:
+        """`woke`: the first call of a new worker tells how long its cold start took, stage by stage (seconds)."""
+        live = self.live.get(worker.birth.function or "")
+        if head["op"] != "woke" or live is None:
+            return
+        stages: dict[str, float] = head["cold"]
+        live.woke(stages)
+        name = live.revision.function
+        self._board.add("sunup_cold_starts_total", function=name)
+        for stage, seconds in stages.items():
+            self._board.observe("sunup_cold_start_seconds", STAGE_BUCKETS, seconds, function=name, stage=stage)
+
+    def _changed(self, worker: Worker) -> None:
+        """A worker became ready or ended."""
+        live = self.live.get(worker.birth.function or "")
+        if worker.birth.function is None:
+            if worker.life is Life.READY and worker.peer is not None:
+                for one in self.live.values():
+                    worker.peer.channel.send(self._entry(one))
+        elif live is not None and live.revision.revision == worker.birth.revision:
+            if worker.life is Life.READY:
+                live.failures = 0
+                live.read(self.project.run, worker)
+            elif worker.timings:
+                live.lost(worker)
+            else:  # it never was ready
+                live.failures += 1
+                live.reason = str(worker.ready.exception())
+                live.not_before = self._loop.time() + min(RESTART_BACKOFF_SECONDS_MAX, 0.05 * 2**live.failures)
+            self.announce(live)
+        if not self._stopping:
+            self.scaler.later()
+
+    # --- telling ----------------------------------------------------------------------------------------------------
+
+    def _before_tick(self) -> None:
+        """There is a front; and, every few seconds, how much memory each function's workers use."""
+        if not self.workers.of(None):
+            self._born(Birth(None, 0, "", "", "", {}, False), [self.metrics.fileno()])
+        now = self._loop.time()
+        if now >= self._weigh_at:
+            self._weigh_at = now + WEIGH_SECONDS
+            for name in self.live:
+                used = sum(pss_bytes(w.peer.pid) for w in self.workers.of(name) if w.peer is not None)
+                self._board.put("sunup_worker_memory_bytes", float(used), function=name)
+
+    def _born(self, birth: Birth, fds: list[int]) -> Worker:
+        worker = self.workers.bear(birth, fds)
+        self._attach(worker)
+        return worker
+
+    def _fork(self, head: dict[str, Any], fds: list[int]) -> bool:
+        return self.nursery.peer is not None and self.nursery.peer.channel.send(head, fds=fds)
+
+    def _attach(self, worker: Worker) -> None:
+        birth = worker.birth
+        self._tell_door({"op": "attach", "worker": worker.name, "function": birth.function, "revision": birth.revision})
+
+    def _entry(self, live: Live) -> dict[str, Any]:
+        folder = str(self.bundle(live.revision.digest))
+        return {**live.entry(self.workers.of(live.revision.function)), "bundle": folder}
+
+    def _tell_door(self, head: dict[str, Any]) -> bool:
+        return self.door.peer is not None and self.door.peer.channel.send(head)
+
+    def _tell_all(self, head: dict[str, Any]) -> None:
+        self._tell_door(head)
+        for front in self.workers.of(None):
+            if front.peer is not None:
+                front.peer.channel.send(head)

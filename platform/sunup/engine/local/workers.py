@@ -1,0 +1,227 @@
+"""The supervisor's record of every worker: births through the nursery, adoption, readiness, draining, death.
+
+The front is a worker without a function; its record is here too.
+"""
+
+import asyncio
+import os
+import socket
+from collections.abc import Callable, Mapping
+from enum import Enum
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from sunup.limits import ADOPT_SECONDS_MAX, BIRTH_SECONDS_MAX, DRAIN_SECONDS_MAX, PROOF_SECONDS_MAX
+from sunup.link.channel import Message
+from sunup.link.peer import Peer, find, prepare
+from sunup.link.states import create_states
+
+
+class Life(Enum):
+    """Where a worker is in its life."""
+
+    STARTING = "starting"
+    READY = "ready"
+    DRAINING = "draining"
+    DEAD = "dead"
+
+
+class Birth(NamedTuple):
+    """What a worker is born with. `function` None: the front."""
+
+    function: str | None
+    revision: int
+    digest: str
+    bundle: str
+    model: str
+    settings: Mapping[str, str]
+    prove: bool
+
+
+class Worker:
+    """One worker process. `ready` resolves when it can serve, or fails with what it said or that it died."""
+
+    def __init__(self, name: str, slot: int, birth: Birth, born: float) -> None:
+        self.name = name
+        self.slot = slot
+        self.birth = birth
+        self.born = born
+        self.life = Life.STARTING
+        self.peer: Peer | None = None
+        self.timings: dict[str, float] = {}
+        self.ended = asyncio.Event()
+        self.ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.ready.add_done_callback(lambda f: f.cancelled() or f.exception())  # looked at: nobody has to await it
+
+    def __repr__(self) -> str:
+        return f"Worker({self.name}, {self.birth.function}/{self.birth.revision}, {self.life.value}, {self.peer})"
+
+
+class BirthFailed(Exception):
+    """A worker said why it cannot serve (`error`: its code and message), or ended without a word."""
+
+    def __init__(self, error: Mapping[str, Any]) -> None:
+        super().__init__(error["message"])
+        self.error = error
+
+
+class Workers:
+    """All workers. `fork(head, fds)` asks the nursery; `on_change(worker)` runs when one became ready or died."""
+
+    def __init__(
+        self,
+        run: Path,
+        logs: Path,
+        *,
+        fork: Callable[[dict[str, Any], list[int]], bool],
+        on_change: Callable[[Worker], None],
+        on_message: Callable[[Worker, dict[str, Any]], None],
+    ) -> None:
+        self._run = run
+        self._logs = logs
+        self._fork = fork
+        self._on_change = on_change
+        self._on_message = on_message
+        self._loop = asyncio.get_running_loop()
+        self._last = 0
+        self.all: dict[str, Worker] = {}
+
+    def of(self, function: str | None) -> list[Worker]:
+        """The living workers of a function."""
+        return [w for w in self.all.values() if w.birth.function == function]
+
+    def bear(self, birth: Birth, fds: list[int]) -> Worker:
+        """Begin the birth of a worker. `fds` (beside its own socket) are duplicated into it."""
+        self._last += 1
+        name = f"worker-{self._last}"
+        used = {w.slot for w in self.of(birth.function)}
+        slot = next(s for s in range(len(used) + 1) if s not in used)
+        worker = Worker(name, slot, birth, self._loop.time())
+        self.all[name] = worker
+        create_states(self._run / f"{name}.states")
+        own, sock = prepare(self._run / f"{name}.sock")
+        worker.peer = self._peer(sock, worker)
+        log = self._logs / f"{birth.function or 'front'}.log"
+        head = {"op": "fork", "id": name, "slot": slot, "asked": self._loop.time(), "run": str(self._run)}
+        if not self._fork({**head, "log": str(log), **birth._asdict()}, [own.fileno(), *fds]):
+            self._loop.call_soon(self._failed, worker, "the nursery is being restarted")
+        own.close()
+        bound = PROOF_SECONDS_MAX if birth.prove else BIRTH_SECONDS_MAX
+        self._loop.call_later(bound, self._overdue, worker, bound)
+        return worker
+
+    def forked(self, name: str, pid: int, pidfd: int) -> None:
+        """The nursery's answer: the process exists."""
+        worker = self.all.get(name)
+        if worker is None or worker.peer is None:
+            os.close(pidfd)
+            return
+        worker.peer.watch(pid, pidfd)
+
+    def nursery_died(self) -> None:
+        """Births it was asked for and never answered will not come."""
+        for worker in list(self.all.values()):
+            if worker.peer is not None and worker.peer.pid == 0:
+                self._failed(worker, "the nursery ended during the birth")
+
+    async def adopt(self) -> list[int]:
+        """Take over the workers that outlived the last supervisor; the descriptors they handed over (the front's)."""
+        fds: list[int] = []
+        for path in sorted(self._run.glob("worker-*.sock")):
+            self._last = max(self._last, int(path.stem.removeprefix("worker-")))
+            sock = find(path)
+            if sock is None:
+                path.with_suffix(".states").unlink(missing_ok=True)
+            else:
+                fds += await self._adopt(path.stem, sock)
+        return fds
+
+    async def _adopt(self, name: str, sock: socket.socket) -> list[int]:
+        """Greet one worker; its hello says what it serves. One that does not answer in time is left unrouted."""
+        said: asyncio.Queue[Message] = asyncio.Queue()
+        found: list[Worker] = []
+
+        def heard(_: Peer, message: Message) -> None:
+            if found:
+                self._heard(found[0], message)
+            else:
+                said.put_nowait(message)
+
+        peer = Peer(self._loop, sock, heard, lambda _: self._ended(found[0]))
+        try:
+            message = await asyncio.wait_for(said.get(), ADOPT_SECONDS_MAX)
+        except TimeoutError:
+            peer.channel.close()
+            return []
+        hello = message.head
+        worker = Worker(name, hello["slot"], Birth(**hello["birth"]), hello["born"])
+        worker.peer = peer
+        self.all[name] = worker
+        found.append(worker)
+        peer.watch(hello["pid"])
+        while not said.empty():
+            self._heard(worker, said.get_nowait())
+        return message.fds
+
+    def drain(self, worker: Worker, tell: Callable[[Worker], None]) -> None:
+        """Let a worker finish what it has and end; killed after DRAIN_SECONDS_MAX. `tell` passes the word through the
+        door, behind the last connection the door gave it."""
+        if worker.life in (Life.DRAINING, Life.DEAD):
+            return
+        worker.life = Life.DRAINING
+        tell(worker)
+        self._loop.call_later(DRAIN_SECONDS_MAX, self._kill, worker)
+
+    def _kill(self, worker: Worker) -> None:
+        if worker.life is not Life.DEAD and worker.peer is not None:
+            worker.peer.kill()
+
+    def _peer(self, sock: socket.socket, worker: Worker) -> Peer:
+        return Peer(self._loop, sock, lambda _, m: self._heard(worker, m), lambda _: self._ended(worker))
+
+    def _heard(self, worker: Worker, message: Message) -> None:
+        head = message.head
+        match head["op"]:
+            case "ready":
+                worker.timings = head["timings"]
+                if worker.life is Life.STARTING:
+                    worker.life = Life.READY
+                if not worker.ready.done():
+                    worker.ready.set_result(None)
+                self._on_change(worker)
+            case "failed":
+                if not worker.ready.done():
+                    worker.ready.set_exception(BirthFailed(head["error"]))
+            case "hello":
+                for fd in message.fds:  # handed over for an adopter; the parent of a new worker has its own
+                    os.close(fd)
+            case _:
+                self._on_message(worker, head)
+
+    def _overdue(self, worker: Worker, bound: float) -> None:
+        if worker.life is Life.STARTING:
+            if not worker.ready.done():
+                message = f"The worker was not ready within {bound:g} s."
+                worker.ready.set_exception(BirthFailed({"code": "birth", "message": message}))
+            self._kill(worker)
+
+    def _failed(self, worker: Worker, reason: str) -> None:
+        if worker.peer is not None:
+            worker.peer.channel.close()
+        if not worker.ready.done():
+            worker.ready.set_exception(BirthFailed({"code": "birth", "message": f"No worker was born: {reason}."}))
+        self._ended(worker)
+
+    def _ended(self, worker: Worker) -> None:
+        if worker.life is Life.DEAD:
+            return
+        worker.life = Life.DEAD
+        worker.ended.set()
+        self.all.pop(worker.name, None)
+        if not worker.ready.done():
+            message = "The worker ended before it was ready; its log says more."
+            worker.ready.set_exception(BirthFailed({"code": "birth", "message": message}))
+        # The door may still have to read the states of what this worker held: it maps the file, so the name can go.
+        for suffix in (".sock", ".states"):
+            (self._run / f"{worker.name}{suffix}").unlink(missing_ok=True)
+        self._on_change(worker)

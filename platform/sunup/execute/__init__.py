@@ -1,0 +1,1 @@
+"""Running a model on tensors: one interface, ONNX Runtime behind it, and a stub that ships."""

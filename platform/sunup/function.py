@@ -1,0 +1,157 @@
+"""A bundle made ready to answer: model loaded and run once, read plan open, rows-to-arrays compiled.
+
+`load` is all a cold start does between fork and the first answer, so it does each thing once and times itself.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import inf
+from pathlib import Path
+from time import perf_counter
+from typing import Any, Final, NamedTuple
+
+from numpy.typing import NDArray
+
+from sunup.batch.assemble import Assembly
+from sunup.batch.respond import Response
+from sunup.bundle.manifest import Manifest
+from sunup.bundle.store import check, verify
+from sunup.errors import BundleDamaged, ProofFailed, UsageError
+from sunup.execute.executor import Executor
+from sunup.execute.onnx import OnnxExecutor, runtime
+from sunup.execute.proof import Warmup, compare, read_warmup
+from sunup.limits import INLINE_SECONDS_MAX
+from sunup.lookup import plan as read_plan
+from sunup.lookup.join import Lookup
+from sunup.lookup.open import open_store
+from sunup.wire.oip import OipCodec
+from sunup.wire.record import RecordCodec
+
+MODEL: Final = "model.onnx"
+FEATURES: Final = "features.json"
+WARMUP: Final = "warmup.npz"
+FEATURES_URL: Final = "features_url"  # the setting that says where the online store is
+
+
+class Cost(NamedTuple):
+    """What a model run of `rows` rows was measured to take, in seconds."""
+
+    rows: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Function:
+    """What a pipeline is made of. `lookup` is None for a function without features.
+
+    `cost`: what a model run costs on this machine. `timings`: seconds of "load" and "prove".
+    """
+
+    manifest: Manifest
+    executor: Executor
+    lookup: Lookup | None
+    assembly: Assembly
+    response: Response
+    cost: Cost
+    timings: Mapping[str, float]
+
+    def record_codec(self, revision: int) -> RecordCodec:
+        """The native codec, which names the revision in every reply."""
+        manifest = self.manifest
+        return RecordCodec(
+            request=manifest.request,
+            response=[field.field for field in manifest.response],
+            function=manifest.function,
+            model=f"{manifest.model.name}/{manifest.model.version}",
+            revision=revision,
+        )
+
+    def oip_codec(self) -> OipCodec:
+        """The Open Inference Protocol codec."""
+        manifest = self.manifest
+        return OipCodec(
+            request=manifest.request,
+            response=[field.field for field in manifest.response],
+            function=manifest.function,
+            version=manifest.model.version,
+            matrix=manifest.inputs[0] if self.lookup is None and len(manifest.inputs) == 1 else None,
+        )
+
+    async def open(self) -> None:
+        """Connect to the online store, in the process and event loop that will read from it."""
+        if self.lookup is not None:
+            await self.lookup.open()
+
+    async def aclose(self) -> None:
+        """Let go of the store's connections, then of the model: no read may come back to a model that is gone."""
+        if self.lookup is not None:
+            await self.lookup.close()
+        self.executor.close()
+
+
+def load(bundle: Path, *, settings: Mapping[str, str], prove: bool, cost: Cost | None = None) -> Function:
+    """The function in the folder `bundle`. `prove`: check every byte and the model's answers, not only its shape.
+
+    `cost`: what an earlier worker of this bundle measured on this machine; it saves a cold start the warm-up run.
+    Raises BundleDamaged, ProofFailed, or UsageError when a setting is missing.
+    """
+    started = perf_counter()
+    manifest = verify(bundle) if prove else check(bundle)
+    executor = _open_model(bundle / MODEL)
+    lookup = _open_lookup(bundle / FEATURES, manifest, settings)
+    assembly = Assembly(manifest.inputs, manifest.request + (lookup.columns if lookup else ()))
+    response = Response(manifest.response)
+    loaded = perf_counter()
+    if prove or cost is None:
+        warmup = read_warmup(bundle / WARMUP)
+        given, cost = _run_first(executor, warmup, tuple(warmup.expected) if prove else response.outputs)
+        if prove:
+            compare(given, warmup.expected, manifest.tolerance)
+    return Function(
+        manifest=manifest,
+        executor=executor,
+        lookup=lookup,
+        assembly=assembly,
+        response=response,
+        cost=cost,
+        timings={"load": loaded - started, "prove": perf_counter() - loaded},
+    )
+
+
+def _open_model(path: Path) -> Executor:
+    try:
+        return OnnxExecutor(path, optimised=True)
+    except Exception as error:  # the runtime has no exception class of its own to catch
+        raise BundleDamaged(f"{path} cannot be loaded by ONNX Runtime {runtime()}: {error}") from error
+
+
+def _open_lookup(path: Path, manifest: Manifest, settings: Mapping[str, str]) -> Lookup | None:
+    if path.name not in manifest.files:
+        return None
+    url = settings.get(FEATURES_URL)
+    if url is None:
+        raise UsageError(
+            f"{manifest.function} reads features, and the engine has no {FEATURES_URL} setting. "
+            "Give it the online store, for example sqlite:///absolute/path or redis://host:port/db."
+        )
+    plan = read_plan.load(path.read_bytes())
+    return Lookup(plan, open_store(url, plan), manifest.request)
+
+
+def _run_first(executor: Executor, warmup: Warmup, outputs: Sequence[str]) -> tuple[dict[str, NDArray[Any]], Cost]:
+    """The outputs of the warm-up rows, and what a run of them costs.
+
+    A first run also sets the model up. Where that alone may have made it look dear, a second run is what counts; a
+    model far beyond the bound is not run twice, for its cold start would pay for it.
+    """
+    seconds = inf
+    for _ in range(2):
+        started = perf_counter()
+        try:
+            given = executor.run(warmup.feeds, outputs)
+        except Exception as error:
+            raise ProofFailed(f"The model cannot run its own warm-up rows on this machine: {error}") from error
+        seconds = min(seconds, perf_counter() - started)
+        if seconds <= INLINE_SECONDS_MAX or seconds > 10 * INLINE_SECONDS_MAX:
+            break
+    return dict(zip(outputs, given, strict=True)), Cost(warmup.rows, seconds)

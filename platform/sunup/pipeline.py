@@ -1,0 +1,235 @@
+"""decode -> lookup -> batch -> execute -> encode: the one path every prediction takes, from any transport.
+
+    bytes --codec.decode--> Call               rows of request values; records that could not be read are set aside
+                            + Features         lookup: rows of feature values, and which were missing or stale
+                            -> Ready           the rows to run, each a request row with its features behind it
+                            -> outputs         batch and execute: rows to arrays, one model run for all of them
+                            -> Reply           outputs to named response columns
+    bytes <--codec.encode--
+
+A transport decodes, asks the pipeline for the answer and encodes; what is between the two is here. There are two ways
+through, made of the same stages. Where nothing has to be waited for, `answer_now` is plain calls: a model run of 20 us
+is cheaper than any queue or thread hop. Otherwise `answer` awaits the feature store, and dear runs go to the batcher.
+"""
+
+import logging
+from collections.abc import Sequence
+from time import perf_counter
+from typing import Any, Final, NamedTuple, Protocol
+
+from numpy.typing import NDArray
+
+from sunup.batch.batcher import Batcher
+from sunup.batch.plan import slices
+from sunup.batch.respond import joined
+from sunup.clock import Clock, SystemClock
+from sunup.errors import CallError, DeadlineExceeded, ExecutionFailed
+from sunup.function import Cost, Function
+from sunup.limits import BATCH_ROWS_MAX, INLINE_SECONDS_MAX, LOOKUP_ROWS_PER_DEADLINE
+from sunup.types import Call, Column, Features, Reply, Row, Timings
+
+_LOG: Final = logging.getLogger(__name__)
+
+
+class Observer(Protocol):
+    """What a pipeline tells while it works. Both are called on the event loop and must return at once."""
+
+    def features(self, found: Features) -> None:
+        """A lookup ended."""
+        ...
+
+    def queued(self, calls: int) -> None:
+        """So many calls now wait for the model."""
+        ...
+
+
+class Unobserved:
+    """Nobody looks."""
+
+    def features(self, found: Features) -> None:
+        """See Observer."""
+
+    def queued(self, calls: int) -> None:
+        """See Observer."""
+
+
+class Ready(NamedTuple):
+    """What goes into the model run, and what already does not.
+
+    `rows`: request values with feature values behind them; `positions[i]` is the caller's index of row i; `failed` maps
+    the caller's index of every other record to its error. `defaulted` and `stale` go with `rows`, or are None.
+    """
+
+    rows: Sequence[Row]
+    positions: Sequence[int]
+    failed: dict[int, CallError]
+    defaulted: Sequence[tuple[str, ...]] | None
+    stale: Sequence[tuple[str, ...]] | None
+
+
+class Pipeline:
+    """Answers calls of one function. Belongs to one event loop; `aclose` before the function's own."""
+
+    def __init__(self, function: Function, *, observer: Observer | None = None, clock: Clock | None = None) -> None:
+        self._lookup = function.lookup
+        self._assembly = function.assembly
+        self._executor = function.executor
+        self._response = function.response
+        self._observer = observer or Unobserved()
+        self._clock = clock or SystemClock()
+        self._rows_now_max = _rows_now_max(function.cost)
+        self._batcher = Batcher(
+            self._run_shared,
+            rows_max=BATCH_ROWS_MAX,
+            queue_max=function.manifest.scale.queue_max,
+            clock=self._clock,
+            on_depth=self._observer.queued,
+        )
+
+    def __repr__(self) -> str:
+        return f"Pipeline(inline={self.inline}, rows_now_max={self._rows_now_max}, {self._batcher!r})"
+
+    @property
+    def inline(self) -> bool:
+        """Whether a small call can be answered without waiting for anything."""
+        return self._rows_now_max > 0 and (self._lookup is None or self._lookup.inline)
+
+    def takes_now(self, call: Call) -> bool:
+        """Whether `answer_now` is the way for this call: inline, and few enough rows not to hold up the others."""
+        return len(call.rows) <= self._rows_now_max and self._looks_up_now(call)
+
+    def answer_now(self, call: Call) -> Reply:
+        """The reply, without leaving the event loop. Raises CallError; for one record, its own."""
+        timings = Timings()
+        found = self._read_now(call, timings)
+        ready = _prepare(call, found)
+        outputs = self._execute_now(call, ready.rows, timings)
+        return self._reply(call, ready, outputs, timings)
+
+    async def answer(self, call: Call) -> Reply:
+        """The reply, for any call. Raises CallError; for one record, its own."""
+        timings = Timings()
+        found = await self._read(call, timings)
+        ready = _prepare(call, found)
+        outputs = await self._execute(call, ready.rows, timings)
+        return self._reply(call, ready, outputs, timings)
+
+    async def aclose(self) -> None:
+        """Refuse what waits for the model, let the run under way finish."""
+        await self._batcher.aclose()
+
+    # --- lookup -------------------------------------------------------------------------------------------------------
+
+    def _looks_up_now(self, call: Call) -> bool:
+        return self._lookup is None or (self._lookup.inline and len(call.rows) <= LOOKUP_ROWS_PER_DEADLINE)
+
+    def _read_now(self, call: Call, timings: Timings) -> Features | None:
+        if self._lookup is None or not call.rows:
+            return None
+        started, clock = perf_counter(), self._clock
+        found = self._lookup.read_now(call.rows, now=clock.now(), wall=clock.wall(), until=call.deadline)
+        timings.lookup = perf_counter() - started
+        self._observer.features(found)
+        return found
+
+    async def _read(self, call: Call, timings: Timings) -> Features | None:
+        if self._lookup is None or self._looks_up_now(call):
+            return self._read_now(call, timings)
+        started, clock = perf_counter(), self._clock
+        found = await self._lookup.read(call.rows, now=clock.now(), wall=clock.wall(), until=call.deadline)
+        timings.lookup = perf_counter() - started
+        self._observer.features(found)
+        return found
+
+    # --- batch and execute --------------------------------------------------------------------------------------------
+
+    def _execute_now(self, call: Call, rows: Sequence[Row], timings: Timings) -> list[NDArray[Any]]:
+        if not rows:
+            return []
+        self._check_deadline(call)
+        try:
+            return self._run(rows, timings)
+        except Exception as error:
+            raise _failed(call, error) from error
+
+    async def _execute(self, call: Call, rows: Sequence[Row], timings: Timings) -> list[NDArray[Any]]:
+        if len(rows) <= self._rows_now_max:
+            return self._execute_now(call, rows, timings)
+        self._check_deadline(call)
+        try:
+            ran = await self._batcher.submit(rows, call.deadline)
+        except CallError:
+            raise
+        except Exception as error:
+            raise _failed(call, error) from error
+        timings.batch, timings.execute = ran.waited, ran.took
+        return ran.outputs
+
+    def _run(self, rows: Sequence[Row], timings: Timings) -> list[NDArray[Any]]:
+        """One model run, or several for more rows than one run takes."""
+        if len(rows) > BATCH_ROWS_MAX:
+            return joined([self._run(rows[part], timings) for part in slices(len(rows), BATCH_ROWS_MAX)])
+        started = perf_counter()
+        feeds = self._assembly.feeds(rows)
+        assembled = perf_counter()
+        outputs = self._executor.run(feeds, self._response.outputs)
+        timings.batch += assembled - started
+        timings.execute += perf_counter() - assembled
+        for name, output in zip(self._response.outputs, outputs, strict=True):
+            if len(output) != len(rows):  # never a wrong answer: rows and outputs would no longer belong together
+                raise ValueError(f"output {name!r} has {len(output)} rows for {len(rows)} rows of input")
+        return outputs
+
+    def _run_shared(self, rows: Sequence[Row]) -> list[NDArray[Any]]:
+        """A run for the batcher, on its thread; its calls are timed there."""
+        return self._run(rows, Timings())
+
+    def _check_deadline(self, call: Call) -> None:
+        if self._clock.now() >= call.deadline:
+            raise DeadlineExceeded("the call's time was up before the model ran")
+
+    # --- reply --------------------------------------------------------------------------------------------------------
+
+    def _reply(self, call: Call, ready: Ready, outputs: list[NDArray[Any]], timings: Timings) -> Reply:
+        columns: dict[str, Column] = self._response.columns(outputs) if outputs else self._response.empty
+        if call.wanted:
+            columns = {name: columns[name] for name in call.wanted}
+        return Reply(call, columns, ready.positions, ready.failed, ready.defaulted, ready.stale, timings)
+
+
+def _prepare(call: Call, found: Features | None) -> Ready:
+    """Join request rows with their features. Raises the error of a call's only record."""
+    if not call.failed and (found is None or not found.failed):
+        if found is None:
+            return Ready(call.rows, range(call.count), {}, None, None)
+        rows = [row + values for row, values in zip(call.rows, found.values, strict=True)]
+        return Ready(rows, range(call.count), {}, found.defaulted, found.stale)
+    return _prepare_some(call, found or Features([()] * len(call.rows)))
+
+
+def _prepare_some(call: Call, found: Features) -> Ready:
+    """The same when some records have failed, at decoding or at the lookup: the others go on without them."""
+    positions = [index for index in range(call.count) if index not in call.failed]
+    failed = dict(call.failed) | {positions[row]: error for row, error in found.failed.items()}
+    if call.single:
+        raise failed[0]
+    kept = [row for row in range(len(call.rows)) if row not in found.failed]
+    return Ready(
+        rows=[call.rows[row] + found.values[row] for row in kept],
+        positions=[positions[row] for row in kept],
+        failed=failed,
+        defaulted=[found.defaulted[row] for row in kept] if found.defaulted is not None else None,
+        stale=[found.stale[row] for row in kept] if found.stale is not None else None,
+    )
+
+
+def _rows_now_max(cost: Cost) -> int:
+    """How many rows run on the event loop: as many as INLINE_SECONDS_MAX pays for, or none."""
+    if cost.seconds > INLINE_SECONDS_MAX:
+        return 0
+    return max(1, int(cost.rows * INLINE_SECONDS_MAX / max(cost.seconds, 1e-9)))
+
+
+def _failed(call: Call, error: Exception) -> ExecutionFailed:
+    _LOG.error("model run failed", exc_info=error, extra={"id": call.id})
+    return ExecutionFailed(f"the model run failed; the reason is in the function's log under id {call.id}")

@@ -1,0 +1,57 @@
+"""How a field looks in JSON: the msgspec type that decodes it strictly, and the name someone meant to type."""
+
+from collections.abc import Iterable, Mapping
+from difflib import get_close_matches
+from math import nan
+from types import GenericAlias
+from typing import Annotated, Any, Final
+
+from msgspec import Meta
+
+from sunup.types import Field, numpy_dtype
+
+_FLOAT32_MAX: Final = 3.4028234663852886e38  # the largest finite float32; beyond it a value would turn into infinity
+
+# Integers may stand for floats, never floats for integers; msgspec's strict mode refuses strings and booleans for both.
+_SCALARS: Final[Mapping[str, Any]] = {
+    "bool": bool,
+    "int32": Annotated[int, Meta(ge=-(2**31), le=2**31 - 1)],
+    "int64": Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)],
+    "float32": Annotated[float, Meta(ge=-_FLOAT32_MAX, le=_FLOAT32_MAX)],
+    "float64": float,
+    "string": str,
+    "bytes": bytes,  # base64 in JSON
+}
+
+
+def json_type(field: Field, *, nullable: bool) -> Any:
+    """The msgspec type of one record's value of `field`. `nullable`: floats may also be null, which means missing."""
+    numpy_dtype(field.dtype)  # refuses a dtype we do not know, with the list of those we do
+    scalar = field.dtype.removesuffix("[]")
+    element: Any = _SCALARS[scalar]
+    if nullable and scalar in ("float32", "float64"):
+        element = element | None
+    if not field.dtype.endswith("[]"):
+        return element
+    many = GenericAlias(list, (element,))  # list[element], made at run time
+    if len(field.shape) == 1 and field.shape[0] >= 0:
+        length = field.shape[0]
+        return Annotated[many, Meta(min_length=length, max_length=length)]
+    return many
+
+
+def missing_as_nan(values: Iterable[Any]) -> tuple[Any, ...]:
+    """A decoded row with NaN for null. Only floats (and lists of them) can be null here, so no type is looked at."""
+    return tuple(_filled(value) for value in values)
+
+
+def _filled(value: Any) -> Any:
+    if value is None:
+        return nan
+    return [_filled(one) for one in value] if type(value) is list else value
+
+
+def closest(name: str, names: Iterable[str]) -> str | None:
+    """A hint for an unknown name: the closest known one, as a question; None when nothing is close."""
+    found = get_close_matches(name, list(names), n=1, cutoff=0.6)
+    return f"did you mean {found[0]}?" if found else None

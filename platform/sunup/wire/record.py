@@ -1,0 +1,176 @@
+"""The native protocol: one JSON record or a list of them in, one prediction per record out.
+
+The codec is compiled from the function's fields: a generated msgspec struct per direction, so that a call costs one
+typed decode and one encode, and no dictionary is made on the way.
+"""
+
+from collections.abc import Sequence
+from functools import cached_property
+from itertools import repeat, starmap
+from typing import Any, Final
+
+import msgspec
+import numpy as np
+from msgspec import Raw
+from msgspec.json import Decoder
+from msgspec.structs import astuple
+
+from sunup.errors import CallError, UsageError
+from sunup.types import Call, Column, Field, Reply, Row
+from sunup.wire.fields import json_type, missing_as_nan
+from sunup.wire.refusal import MALFORMED, bound, malformed, refuse
+
+_SPACE: Final = b" \t\r\n"
+_RESERVED: Final = ("error", "defaulted", "stale")  # what a prediction says beside the function's own fields
+
+
+class Refusal(msgspec.Struct, omit_defaults=True):
+    """The public part of an error, as callers read it."""
+
+    code: str
+    message: str
+    field: str | None = None
+    hint: str | None = None
+
+
+class RecordCodec:
+    """The native codec of one deployed function. `model` is "name/version" as replies show it.
+
+    Raises UsageError for a field name JSON templates cannot carry, or a response field named like our own members.
+    """
+
+    def __init__(
+        self, *, request: Sequence[Field], response: Sequence[Field], function: str, model: str, revision: int
+    ) -> None:
+        self._request = tuple(request)
+        self._names = tuple(field.name for field in response)
+        self._record = Decoder(_request_struct(self._request, nullable=False))
+        self._answer = _answer_struct(self._names)
+        self._to_json = msgspec.json.Encoder().encode
+        head = self._to_json({"function": function, "revision": revision, "model": model})
+        self._head = head[:-1] + b',"id":'
+
+    def __repr__(self) -> str:
+        return f"RecordCodec({', '.join(field.name for field in self._request)} -> {', '.join(self._names)})"
+
+    def decode(self, body: bytes, *, id: str, deadline: float) -> Call:
+        """One record or a list of them. A single bad record raises BadRequest; in a list it fails alone.
+
+        Raises TooLarge for more than RECORDS_MAX records.
+        """
+        if body[:1] == b"{" or body.lstrip(_SPACE)[:1] != b"[":
+            return Call(id=id, rows=(self._row(body),), count=1, deadline=deadline, single=True)
+        return self._list(body, id, deadline)
+
+    def encode(self, reply: Reply) -> bytes:
+        """The reply's predictions in the caller's order; a record that failed carries its error instead."""
+        values = [_values(reply.columns[name]) for name in self._names]
+        if reply.defaulted is not None or reply.stale is not None:
+            values += [reply.defaulted or repeat(()), reply.stale or repeat(())]
+        predictions: list[Any] = list(starmap(self._answer, zip(*values, strict=False)))
+        if reply.failed:
+            predictions = _in_order(reply, predictions)
+        to_json = self._to_json
+        return b"".join(
+            (self._head, to_json(reply.call.id), b',"predictions":', to_json(predictions), b"}"),
+        )
+
+    def error(self, error: CallError) -> bytes:
+        """`{"error": {code, message, field?, hint?}}`."""
+        return self._to_json({"error": _refusal(error)})
+
+    # --- Decoding -----------------------------------------------------------------------------------------------------
+
+    def _row(self, raw: bytes | Raw) -> Row:
+        # Nulls are tried second: most bodies have none, and a plain `float` decodes faster than `float | None`.
+        try:
+            return astuple(self._record.decode(raw))
+        except MALFORMED:
+            pass
+        try:
+            return missing_as_nan(astuple(self._record_with_nulls.decode(raw)))
+        except MALFORMED as error:
+            raise refuse(raw, self._request, error) from None
+
+    def _list(self, body: bytes, id: str, deadline: float) -> Call:
+        try:
+            records = self._records.decode(body)
+        except MALFORMED:
+            return self._one_by_one(body, id, deadline)
+        bound(len(records))
+        return Call(id=id, rows=[astuple(record) for record in records], count=len(records), deadline=deadline)
+
+    def _one_by_one(self, body: bytes, id: str, deadline: float) -> Call:
+        """The list again, record by record, so that a bad one (or one with nulls) does not touch the others."""
+        try:
+            raws = self._raws.decode(body)
+        except MALFORMED as error:
+            raise malformed(error) from None
+        bound(len(raws))
+        rows: list[Row] = []
+        failed: dict[int, CallError] = {}
+        for index, raw in enumerate(raws):
+            try:
+                rows.append(self._row(raw))
+            except CallError as error:
+                failed[index] = error
+        return Call(id=id, rows=rows, count=len(raws), deadline=deadline, failed=failed)
+
+    # What only some calls need is made when the first of them comes: a cold start pays for one decoder, not four.
+
+    @cached_property
+    def _record_with_nulls(self) -> Decoder[Any]:
+        return Decoder(_request_struct(self._request, nullable=True))
+
+    @cached_property
+    def _records(self) -> Decoder[list[Any]]:
+        return Decoder(list[self._record.type])  # type: ignore[name-defined]  # made at run time
+
+    @cached_property
+    def _raws(self) -> Decoder[list[Raw]]:
+        return Decoder(list[Raw])
+
+
+def _request_struct(fields: Sequence[Field], *, nullable: bool) -> type[msgspec.Struct]:
+    members = [(f"f{i}", json_type(field, nullable=nullable)) for i, field in enumerate(fields)]
+    # gc=False: a record holds only scalars and lists of them, so it can be in no reference cycle.
+    return msgspec.defstruct(
+        "Record", members, rename=_renamed(field.name for field in fields), forbid_unknown_fields=True, gc=False
+    )
+
+
+def _answer_struct(names: Sequence[str]) -> type[msgspec.Struct]:
+    taken = [name for name in names if name in _RESERVED]
+    if taken:
+        raise UsageError(
+            f"A response field cannot be called {taken[0]!r}: replies use that name. Rename it in [response]."
+        )
+    members: list[Any] = [(f"f{i}", Any) for i in range(len(names))]
+    members += [("defaulted", tuple[str, ...], ()), ("stale", tuple[str, ...], ())]
+    return msgspec.defstruct("Answer", members, rename=_renamed(names), omit_defaults=True, gc=False)
+
+
+def _renamed(names: Any) -> dict[str, str]:
+    """f0, f1, ... -> the fields' own names, which need not be Python identifiers ("petal length (cm)")."""
+    renamed = {f"f{i}": name for i, name in enumerate(names)}
+    for name in renamed.values():
+        if '"' in name or "\\" in name or not name.isprintable():
+            raise UsageError(f"The field name {name!r} has a quote, backslash or control character. Rename it.")
+    return renamed
+
+
+def _values(column: Column) -> Any:
+    return column.tolist() if type(column) is np.ndarray else column
+
+
+def _in_order(reply: Reply, predictions: list[Any]) -> list[Any]:
+    ordered: list[Any] = [None] * reply.call.count
+    for position, prediction in zip(reply.positions, predictions, strict=True):
+        ordered[position] = prediction
+    for position, error in reply.failed.items():
+        ordered[position] = {"error": _refusal(error)}
+    return ordered
+
+
+def _refusal(error: CallError) -> Refusal:
+    return Refusal(error.code, error.message, error.field, error.hint)

@@ -1,0 +1,80 @@
+"""Bundles made by hand, without a registry: a logistic score over n float fields, or any ONNX model over them."""
+
+import hashlib
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import onnxruntime as ort
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+
+from sunup import __version__
+from sunup.bundle.manifest import FORMAT, Limits, Manifest, Model, Scale
+from sunup.types import Decision, Field, ResponseField, Tensor
+
+
+def logistic(features: int) -> bytes:
+    """ONNX: probability = [1 - p, p], p = sigmoid(sum(x)); input "input" float64 [-1, features]."""
+    weights = numpy_helper.from_array(np.ones((features, 1)), "weights")
+    nodes = [
+        helper.make_node("MatMul", ["input", "weights"], ["sum"]),
+        helper.make_node("Sigmoid", ["sum"], ["p"]),
+        helper.make_node("Neg", ["sum"], ["minus"]),
+        helper.make_node("Sigmoid", ["minus"], ["q"]),
+        helper.make_node("Concat", ["q", "p"], ["probability"], axis=1),
+    ]
+    rows = helper.make_tensor_value_info("input", TensorProto.DOUBLE, [None, features])
+    out = helper.make_tensor_value_info("probability", TensorProto.DOUBLE, [None, 2])
+    graph = helper.make_graph(nodes, "logistic", [rows], [out], [weights])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    return bytes(model.SerializeToString())
+
+
+def make_bundle(
+    folder: Path,
+    model: bytes,
+    rows: NDArray[np.float64],
+    *,
+    function: str = "score",
+    dtype: str = "float64",
+    scale: Scale | None = None,
+    limits: Limits | None = None,
+) -> str:
+    """Write a bundle under `folder` for a model from "input" [-1, n] of `dtype` to "probability" [-1, 2].
+
+    The request is f0 ... fn-1; the response is score and decision. `rows`: warm-up rows. Returns the digest.
+    """
+    width = rows.shape[1]
+    names = tuple(f"f{i}" for i in range(width))
+    feeds = {"input": rows.astype(dtype)}
+    session = ort.InferenceSession(model, providers=["CPUExecutionProvider"])
+    expected = session.run(["probability"], feeds)[0]
+    staged = folder / "staged"
+    staged.mkdir(parents=True)
+    (staged / "model.onnx").write_bytes(model)
+    np.savez(staged / "warmup.npz", **{"in:input": feeds["input"], "out:probability": expected})
+    (staged / "parity.json").write_bytes(b"{}")
+    manifest = Manifest(
+        format=FORMAT,
+        sunup=__version__,
+        function=function,
+        model=Model(name=function, version="3", run_id="r", flavor="onnx"),
+        request=tuple(Field(name, "float64") for name in names),
+        inputs=(Tensor("input", dtype, (-1, width), names),),
+        outputs=(Tensor("probability", str(expected.dtype), (-1, 2)),),
+        response=(
+            ResponseField("score", str(expected.dtype), "probability", 1),
+            ResponseField("decision", "string", decision=Decision("score", 0.9, "block", "allow")),
+        ),
+        tolerance=1e-5,
+        scale=scale or Scale(),
+        limits=limits or Limits(),
+        example=dict(zip(names, rows[0].tolist(), strict=True)),
+        files={file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in sorted(staged.iterdir())},
+    )
+    data = msgspec.json.encode(manifest)
+    (staged / "manifest.json").write_bytes(data)
+    digest = hashlib.sha256(data).hexdigest()
+    staged.rename(folder / digest)
+    return digest
