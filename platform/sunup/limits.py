@@ -12,7 +12,6 @@ RECORDS_MAX: Final = 10_000  # records in one call; a bigger job belongs in a ba
 WRITE_SECONDS_MAX: Final = 30.0  # s a client may take none of an answer's bytes before it is given up
 LINGER_SECONDS_MAX: Final = 1.0  # s a refused client has to read the refusal before the connection is closed on it
 PIPELINED_MAX: Final = 16  # requests of one connection waiting behind the one in progress before reading pauses
-WRITE_BUFFER_BYTES_MAX: Final = 4 * 1024 * 1024  # bytes a slow reader may leave unsent before its reading pauses
 
 # --- Functions (defaults of function.toml) --------------------------------------------------------------------------
 BODY_BYTES_DEFAULT: Final = 1024 * 1024  # bytes; [limits] body_max
@@ -44,7 +43,7 @@ STORE_CONNECT_SECONDS_MAX: Final = 2.0  # s to connect to an online store
 STORE_INFLIGHT_MAX: Final = 4096  # reads waiting on one store connection
 STORE_RETRY_SECONDS: Final = 0.2  # s between attempts to reconnect to a store that is down
 STORE_STALL_SECONDS_MAX: Final = 1.0  # s past its deadline a reply may come before the connection is dropped
-LOOKUP_ROWS_PER_DEADLINE: Final = 256  # rows; [features] deadline_ms is for so many, a bigger call gets more of it
+LOOKUP_ROWS_PER_DEADLINE: Final = 64  # rows; [features] deadline_ms is for so many, a bigger call gets more of it
 SQLITE_KEYS_PER_STATEMENT: Final = 64  # keys in one SELECT of a call with many rows; SQLite's oldest limit is 999
 SQLITE_MMAP_BYTES: Final = 256 * 1024 * 1024  # bytes of an online store mapped; pages stay in the kernel's cache
 SQLITE_CHECK_SECONDS: Final = 1.0  # s between looks at whether an online store's file was replaced

@@ -1,0 +1,69 @@
+"""The handler of the front: what has no function or needs no model. It never wakes a worker."""
+
+import logging
+from collections.abc import Awaitable, Iterable, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from sunup.bundle.store import read_manifest
+from sunup.errors import SunupError
+from sunup.limits import BODY_BYTES_DEFAULT, PASSED_BYTES_MAX
+from sunup.link.route import Route
+from sunup.serve.app import Entry, build, call_app
+from sunup.serve.http.message import Request, Response, error_body, error_response, public
+
+_LOG: Final = logging.getLogger(__name__)
+
+
+class FrontHandler:
+    """Answers for every function of the engine, from their manifests. See http.message.Handler.
+
+    `bundles`: the store's folder. An entry is what the engine says of a function: its "function" (the name),
+    "revision", "digest" and "state".
+    """
+
+    def __init__(self, bundles: Path) -> None:
+        self.body_bytes_max = BODY_BYTES_DEFAULT
+        self.room = memoryview(bytearray(PASSED_BYTES_MAX))
+        self._bundles = bundles
+        self._table: dict[str, Entry] = {}
+        self._app = build(self._table)
+
+    def __repr__(self) -> str:
+        return f"FrontHandler({', '.join(sorted(self._table))})"
+
+    def update(self, entries: Iterable[Mapping[str, Any]]) -> None:
+        """Exactly these functions exist. Raises BundleDamaged when a manifest cannot be read."""
+        known = {entry["function"]: self._read(entry) for entry in entries}
+        self._table.clear()
+        self._table.update(known)
+
+    def heard(self, head: Mapping[str, Any]) -> None:
+        """The engine says that a function exists or changed ({"op": "function", ...entry}), or that it is gone
+        ({"op": "forget", "function"}). One whose manifest cannot be read is logged, and is not here."""
+        name = head["function"]
+        self._table.pop(name, None)
+        if head["op"] == "function":
+            try:
+                self._table[name] = self._read(head)
+            except SunupError as error:
+                _LOG.error("the function %s is not shown: %s", name, error.message)
+
+    def handle(self, request: Request) -> Response | Awaitable[Response]:
+        """Answer from the table."""
+        return call_app(self._app, request)
+
+    def owns(self, route: Route) -> bool:
+        """All but predictions of functions that exist: those are the workers'."""
+        return not route.predicts or route.function not in self._table
+
+    def refuse(self, error: Exception) -> Response:
+        """The native shape."""
+        known = public(error)
+        return error_response(known, error_body(known))
+
+    def connections(self, change: int) -> None:
+        """Nobody counts them."""
+
+    def _read(self, entry: Mapping[str, Any]) -> Entry:
+        return Entry(read_manifest(self._bundles / entry["digest"]), entry["revision"], entry["state"])

@@ -1,0 +1,110 @@
+"""A request and a response as every part of serve sees them, and how a response becomes bytes."""
+
+import logging
+from collections.abc import Awaitable
+from http import HTTPStatus
+from typing import Final, Protocol
+
+import msgspec
+
+from sunup.errors import CallError, ExecutionFailed
+from sunup.link.route import Route
+
+_LOG: Final = logging.getLogger(__name__)
+
+JSON: Final = (b"content-type", b"application/json")
+TEXT: Final = (b"content-type", b"text/plain; charset=utf-8")
+_STATUS: Final = {s.value: f"HTTP/1.1 {s.value} {s.phrase}\r\n".encode() for s in HTTPStatus}
+
+Header = tuple[bytes, bytes]
+
+
+class Request(msgspec.Struct):
+    """One whole request. `target` is as sent, query included; header names are lower-case; `body` is complete."""
+
+    method: bytes
+    target: bytes
+    headers: list[Header]
+    body: bytes
+
+
+class Response(msgspec.Struct):
+    """One whole response. `headers` without content-length and connection, which the connection adds."""
+
+    status: int
+    headers: list[Header]
+    body: bytes
+
+
+class Handler(Protocol):
+    """Answers requests. One per process; every connection of the process shares it.
+
+    `body_bytes_max`: bytes a request body may have. `room`: where reads land, PASSED_BYTES_MAX bytes; one for all
+    connections, because each read is used up before the next.
+    """
+
+    body_bytes_max: int
+    room: memoryview
+
+    def handle(self, request: Request) -> Response | Awaitable[Response]:
+        """The answer, at once or later. Raising is allowed: `refuse` then makes the answer."""
+        ...
+
+    def owns(self, route: Route) -> bool:
+        """Whether a request of this route is answered here; otherwise its connection is handed back."""
+        ...
+
+    def refuse(self, error: Exception) -> Response:
+        """The answer to a request that could not be read, or whose handling raised `error`."""
+        ...
+
+    def connections(self, change: int) -> None:
+        """A connection came (+1) or went (-1)."""
+        ...
+
+
+def header(request: Request, name: bytes) -> bytes | None:
+    """The first value of a header, or None. `name` in lower case."""
+    return next((value for key, value in request.headers if key == name), None)
+
+
+def public(error: Exception, id: str = "") -> CallError:
+    """What a caller may know of `error`. What nobody foresaw goes to the log, under the request's `id`."""
+    if isinstance(error, CallError):
+        return error
+    _LOG.error("a request failed", exc_info=error, extra={"id": id})
+    where = f" The reason is in the log under id {id}." if id else ""
+    return ExecutionFailed(f"The server failed to answer this request.{where}")
+
+
+def error_body(error: CallError) -> bytes:
+    """The native JSON of an error: {"error": {"code", "message", "field"?, "hint"?}}."""
+    inner = {"code": error.code, "message": error.message}
+    if error.field is not None:
+        inner["field"] = error.field
+    if error.hint is not None:
+        inner["hint"] = error.hint
+    return msgspec.json.encode({"error": inner})
+
+
+def error_response(error: CallError, body: bytes) -> Response:
+    """A response with `error`'s status and its protocol's `body`; Retry-After where a retry helps."""
+    headers = [JSON]
+    if error.retry:
+        headers.append((b"retry-after", b"%d" % error.retry_after_s))
+    return Response(error.status, headers, body)
+
+
+def render(response: Response, *, old: bool, keep: bool, head_only: bool) -> bytes:
+    """The bytes of a response. `old`: an HTTP/1.0 client; `keep`: the connection stays; `head_only`: answer to HEAD."""
+    parts = [_STATUS[response.status]]
+    for name, value in response.headers:
+        parts += (name, b": ", value, b"\r\n")
+    if not keep:
+        parts.append(b"connection: close\r\n")
+    elif old:
+        parts.append(b"connection: keep-alive\r\n")
+    parts.append(b"content-length: %d\r\n\r\n" % len(response.body))
+    if not head_only:
+        parts.append(response.body)
+    return b"".join(parts)

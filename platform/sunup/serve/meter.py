@@ -1,0 +1,107 @@
+"""What a worker counts: series in its shared-memory segment, written while it answers, read by the engine and /metrics.
+
+About 2.5 microseconds per answered call: one counter, a histogram per stage that took time, two gauges.
+"""
+
+from bisect import bisect_left
+from collections.abc import Sequence
+from typing import Final
+
+from sunup.link.counters import STAGE_BUCKETS, Segment, Series
+from sunup.types import Features, Timings
+
+STAGES: Final = ("decode", "lookup", "batch", "execute", "encode", "total")
+CODES: Final = (200, 400, 401, 404, 405, 408, 413, 415, 431, 500, 501, 503)
+AGE_BUCKETS: Final = (1.0, 10.0, 60.0, 300.0, 900.0, 3600.0, 6 * 3600.0, 86400.0, 7 * 86400.0, 30 * 86400.0)  # s
+
+_SUM: Final = len(STAGE_BUCKETS) + 1  # where a stage histogram keeps its sum
+_AGE_SUM: Final = len(AGE_BUCKETS) + 1
+
+
+def worker_series(function: str, revision: int, features: Sequence[str], views: Sequence[str]) -> list[Series]:
+    """The series of a worker's segment. `features`: feature columns; `views`: the views they come from.
+
+    Gauges are of the process and start at zero with it; `sunup_last_activity` is monotonic seconds.
+    """
+    name = {"function": function}
+    codes = [{**name, "revision": str(revision), "code": str(code)} for code in CODES]
+    return [
+        *(Series("sunup_requests_total", "counter", labels) for labels in codes),
+        *(Series("sunup_request_seconds", "histogram", {**name, "stage": s}, STAGE_BUCKETS) for s in STAGES),
+        *(Series("sunup_features_defaulted_total", "counter", {**name, "feature": f}) for f in features),
+        *(Series("sunup_feature_age_seconds", "histogram", {**name, "view": v}, AGE_BUCKETS) for v in views),
+        *(Series(gauge, "gauge", name) for gauge in ("sunup_inflight", "sunup_connections", "sunup_last_activity")),
+        Series("sunup_queue_depth", "gauge", name),
+    ]
+
+
+class Meter:
+    """Writes a worker's series. Also the pipeline's observer. `inflight`: calls being answered now."""
+
+    def __init__(self, segment: Segment) -> None:
+        self.inflight = 0
+        self._values = segment.values
+        first: dict[tuple[str, str], int] = {}
+        at = 0
+        for series in segment.series:
+            label = next((series.labels[k] for k in ("code", "stage", "feature", "view") if k in series.labels), "")
+            first[series.name, label] = at
+            if series.kind == "gauge":
+                self._values[at] = 0.0  # a dead worker may have left its own
+            at += series.slots
+        self._codes = {code: first["sunup_requests_total", str(code)] for code in CODES}
+        self._stages = [first["sunup_request_seconds", stage] for stage in STAGES]
+        self._defaulted = {label: at for (name, label), at in first.items() if name == "sunup_features_defaulted_total"}
+        self._ages = {label: at for (name, label), at in first.items() if name == "sunup_feature_age_seconds"}
+        self._inflight = first["sunup_inflight", ""]
+        self._connections = first["sunup_connections", ""]
+        self._activity = first["sunup_last_activity", ""]
+        self._queue = first["sunup_queue_depth", ""]
+
+    def __repr__(self) -> str:
+        return f"Meter(inflight={self.inflight}, connections={int(self._values[self._connections])})"
+
+    def begin(self, now: float) -> None:
+        """A call is being answered from now on. `now`: monotonic seconds."""
+        self.inflight += 1
+        self._values[self._inflight] = self.inflight
+        self._values[self._activity] = now
+
+    def end(self) -> None:
+        """It is answered, or given up."""
+        self.inflight -= 1
+        self._values[self._inflight] = self.inflight
+
+    def answered(self, timings: Timings, total: float) -> None:
+        """Count a call answered with 200. `total`: seconds from its last byte read to its answer made."""
+        values = self._values
+        values[self._codes[200]] += 1.0
+        spent = (timings.decode, timings.lookup, timings.batch, timings.execute, timings.encode, total)
+        for first, seconds in zip(self._stages, spent, strict=True):
+            if seconds:  # a stage that did not run is not one that took no time
+                values[first + bisect_left(STAGE_BUCKETS, seconds)] += 1.0
+                values[first + _SUM] += seconds
+
+    def failed(self, code: int) -> None:
+        """Count a call answered with an error status."""
+        self._values[self._codes.get(code, self._codes[500])] += 1.0
+
+    def connections(self, change: int) -> None:
+        """A connection came (+1) or went (-1)."""
+        self._values[self._connections] += change
+
+    def features(self, found: Features) -> None:
+        """See pipeline.Observer: count values that took their default, and how old the others are."""
+        values = self._values
+        for rows in (found.defaulted, found.stale):
+            for names in rows or ():
+                for name in names:
+                    values[self._defaulted[name]] += 1.0
+        for view, age in found.ages.items():
+            first = self._ages[view]
+            values[first + bisect_left(AGE_BUCKETS, age)] += 1.0
+            values[first + _AGE_SUM] += age
+
+    def queued(self, calls: int) -> None:
+        """See pipeline.Observer."""
+        self._values[self._queue] = calls

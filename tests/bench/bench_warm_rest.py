@@ -1,0 +1,81 @@
+"""warm-rest: one-row JSON, 30 features, LightGBM of 200 trees, keep-alive; against two hand-written floors.
+
+    python -m tests.bench.bench_warm_rest [--url URL --pid PID ...] [--rounds 11] [--seconds 2]
+
+Without --url it serves the bundle itself, by our connection and handler in one process. With --url (the address of a
+function deployed with the same model, for example through the door) it measures that; --pid names its processes.
+"""
+
+import argparse
+import json
+import sys
+import tempfile
+from contextlib import ExitStack
+from dataclasses import asdict
+from pathlib import Path
+
+from tests.bench import harness
+from tests.bench.models import rows, tree_model
+from tests.small_bundle import make_bundle
+
+BODIES = 64  # different rows in turn, so that no cache of one answer helps anybody
+PACKAGES = ("httptools", "msgspec", "numpy", "onnxruntime", "starlette", "uvicorn", "uvloop")
+
+
+def main() -> int:
+    options = _options()
+    bodies = [json.dumps({f"f{i}": v for i, v in enumerate(row)}).encode() for row in rows(BODIES).tolist()]
+    with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
+        folder = Path(name)
+        model = folder / "model.onnx"
+        model.write_bytes(tree_model())
+        digest = make_bundle(folder / "bundles", model.read_bytes(), rows(8, seed=3), dtype="float32")
+        subjects = {}
+        if options.url:
+            harness.pin(options.pid, harness.SERVER_CORE)
+            subjects["sunup"] = options.url
+        else:
+            base = stack.enter_context(harness.server("tests.bench.standalone", folder / "bundles" / digest))
+            subjects["sunup"] = f"{base}/functions/score"
+        for floor in ("raw_asgi", "starlette_app"):
+            base = stack.enter_context(harness.server(f"tests.bench.floor.{floor}", model))
+            subjects[floor] = f"{base}/functions/score"
+        _check_answers(subjects, bodies)
+        wrk = harness.Wrk(folder, bodies)
+        measured = harness.interleave(subjects, wrk, rounds=options.rounds, seconds=options.seconds)
+        alone = {k: wrk.run(u, seconds=options.seconds, connections=1) for k, u in subjects.items()}
+    rps = {name: [load.rps for load in loads] for name, loads in measured.items()}
+    print(harness.table(measured))
+    print("one connection: " + ", ".join(f"{name} p50 {load.p50_ms * 1000:.0f} us" for name, load in alone.items()))
+    report = harness.Report(
+        "warm-rest",
+        {name: [asdict(load) for load in loads] for name, loads in measured.items()},
+        [
+            harness.ratio_goal("warm-rest-starlette", 0.85, rps["sunup"], rps["starlette_app"]),
+            harness.ratio_goal("warm-rest-raw", 0.65, rps["sunup"], rps["raw_asgi"]),
+        ],
+        {"through_door": bool(options.url), "one_connection": {name: asdict(load) for name, load in alone.items()}},
+    )
+    return report.finish(PACKAGES)
+
+
+def _check_answers(subjects: dict[str, str], bodies: list[bytes]) -> None:
+    """Every subject gives the same predictions, to float32."""
+    for body in bodies:
+        answers = [harness.post_json(url, body)["predictions"][0] for url in subjects.values()]
+        for answer in answers[1:]:
+            if abs(answer["score"] - answers[0]["score"]) > 1e-6 or answer["decision"] != answers[0]["decision"]:
+                raise SystemExit(f"the subjects disagree: {answers}")
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="warm REST predictions against hand-written floors")
+    parser.add_argument("--url", help="a deployed function of the same model; default: serve it here")
+    parser.add_argument("--pid", type=int, action="append", default=[], help="a process behind --url, to be pinned")
+    parser.add_argument("--rounds", type=int, default=11)
+    parser.add_argument("--seconds", type=int, default=2)
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,151 @@
+"""What is said about functions, by a worker of one and by the front of all; what the front owns and hears."""
+
+import re
+from pathlib import Path
+
+import msgspec
+import pytest
+from tests.small_bundle import logistic, make_bundle
+from tests.unit.working import RECORD, ROWS, Worker, ask
+
+from sunup.link.route import Route, route
+from sunup.serve.front import FrontHandler
+from sunup.serve.http.message import Handler
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("bundles")
+    return folder / make_bundle(folder, logistic(3), ROWS)
+
+
+@pytest.fixture
+def worker(bundle: Path, tmp_path: Path) -> Worker:
+    return Worker(bundle, tmp_path)
+
+
+@pytest.fixture
+def front(bundle: Path) -> FrontHandler:
+    front = FrontHandler(bundle.parent)
+    entry = {"function": "score", "revision": 7, "digest": bundle.name, "state": "cold"}
+    front.update([entry, {**entry, "function": "broken", "state": "failed"}])
+    return front
+
+
+@pytest.fixture(params=["worker", "front"])
+def either(request: pytest.FixtureRequest) -> Handler:
+    if request.param == "worker":
+        handler: Handler = request.getfixturevalue("worker").handler
+        return handler
+    return request.getfixturevalue("front")  # type: ignore[no-any-return]
+
+
+def test_a_function_describes_itself(either: Handler) -> None:
+    status, said, _ = ask(either, "GET", "/functions/score")
+    assert (status, said["function"], said["revision"], said["model"]) == (200, "score", 7, "score/3")
+    assert said["request"]["required"] == ["f0", "f1", "f2"]
+    assert said["request"]["properties"]["f0"] == {"type": "number", "format": "double"}
+    assert said["response"]["properties"]["decision"] == {"type": "string"}
+    assert said["examples"] == [{"f0": 0.0, "f1": 0.0, "f2": 0.0}]
+
+
+def test_readiness(either: Handler) -> None:
+    status, said, _ = ask(either, "GET", "/functions/score/ready")
+    assert (status, said["ready"]) == (200, True)
+    assert said["state"] in ("ready", "cold")
+    assert ask(either, "GET", "/v2/models/score/ready")[:2] == (200, {"name": "score", "ready": True})
+
+
+def test_metadata(either: Handler) -> None:
+    for target in ("/v2/models/score", "/v2/models/score/versions/3"):
+        status, said, _ = ask(either, "GET", target)
+        assert (status, said["versions"], said["platform"]) == (200, ["3"], "onnx_onnxv1")
+        assert said["inputs"][0] == {"name": "f0", "datatype": "FP64", "shape": [-1]}
+        assert said["outputs"][1] == {"name": "decision", "datatype": "BYTES", "shape": [-1]}
+
+
+@pytest.mark.parametrize(
+    ("method", "target", "status"),
+    [
+        ("GET", "/v2/models/score/versions/2", 404),
+        ("GET", "/v2/models/score/versions/2/ready", 404),
+        ("POST", "/v2/models/score/versions/2/infer", 404),
+        ("GET", "/v2/models/score/infer", 405),
+        ("GET", "/functions/score/nothing", 404),
+        ("DELETE", "/functions/score", 405),
+        ("PUT", "/functions/score", 405),
+        ("POST", "/functions/score/ready", 405),
+    ],
+)
+def test_routes_that_are_not(either: Handler, method: str, target: str, status: int) -> None:
+    found, said, headers = ask(either, method, target)
+    assert found == status
+    assert isinstance(said["error"], str if target.startswith("/v2") else dict)
+    if status == 405:
+        assert headers[b"allow"]
+
+
+# --- The front --------------------------------------------------------------------------------------------------------
+
+
+def test_the_front_lists_what_there_is(front: FrontHandler) -> None:
+    listed = ask(front, "GET", "/functions")[1]["functions"]
+    assert [(one["name"], one["state"], one["model"]) for one in listed] == [
+        ("broken", "failed", "score/3"),
+        ("score", "cold", "score/3"),
+    ]
+    assert ask(front, "GET", "/v2/models")[1] == {"models": ["broken", "score"]}
+    assert ask(front, "GET", "/v1/models")[1] == {"models": ["broken", "score"]}
+    index = ask(front, "POST", "/v2/repository/index")[1]
+    assert [(one["name"], one["version"], one["state"]) for one in index] == [
+        ("broken", "3", "UNAVAILABLE"),
+        ("score", "3", "READY"),
+    ]
+
+
+def test_the_front_is_a_server(front: FrontHandler) -> None:
+    assert ask(front, "GET", "/v2/health/live")[:2] == (200, {"live": True})
+    assert ask(front, "GET", "/v2/health/ready")[:2] == (200, {"ready": True})
+    assert ask(front, "GET", "/v2")[1]["name"] == "sunup"
+    status, text, headers = ask(front, "GET", "/")
+    assert (status, headers[b"content-type"]) == (200, b"text/plain; charset=utf-8")
+    assert b"/functions" in text
+
+
+def test_a_failed_function_is_not_ready(front: FrontHandler) -> None:
+    assert ask(front, "GET", "/functions/broken/ready")[0] == 503
+
+
+@pytest.mark.parametrize("target", ["/functions/scor", "/v2/models/scor/infer"])
+def test_an_unknown_name_is_404_with_the_names_there_are(front: FrontHandler, target: str) -> None:
+    status, said, _ = ask(front, "POST", target, RECORD)
+    assert status == 404
+    assert "broken, score" in str(said["error"])
+
+
+def test_openapi(front: FrontHandler) -> None:
+    said = ask(front, "GET", "/openapi.json")[1]
+    assert said["openapi"] == "3.1.0"
+    call = said["paths"]["/functions/score"]["post"]
+    assert call["requestBody"]["content"]["application/json"]["example"]["f0"] == 0.0
+    named = set(re.findall(r"#/components/schemas/([\w.]+)", msgspec.json.encode(said).decode()))
+    assert named <= set(said["components"]["schemas"])
+
+
+def test_the_front_leaves_predictions_to_workers(front: FrontHandler) -> None:
+    assert not front.owns(route(b"POST", b"/functions/score"))
+    assert not front.owns(route(b"POST", b"/v2/models/score/infer"))
+    assert front.owns(route(b"POST", b"/functions/unknown"))
+    assert front.owns(route(b"GET", b"/functions/score"))
+    assert front.owns(Route(None, False))
+
+
+def test_the_front_hears_of_changes(front: FrontHandler, bundle: Path, caplog: pytest.LogCaptureFixture) -> None:
+    entry = {"op": "function", "function": "broken", "revision": 8, "digest": bundle.name, "state": "ready"}
+    front.heard(entry)
+    assert ask(front, "GET", "/functions/broken")[1]["revision"] == 8
+    front.heard({"op": "forget", "function": "broken"})
+    assert ask(front, "GET", "/functions/broken")[0] == 404
+    front.heard({**entry, "digest": "0" * 64})
+    assert ask(front, "GET", "/functions/broken")[0] == 404
+    assert "broken" in caplog.text

@@ -1,0 +1,54 @@
+"""A worker's handler over a real bundle, and how tests ask it."""
+
+import asyncio
+from collections.abc import Awaitable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from sunup.function import Cost, Function, load
+from sunup.link.counters import Segment
+from sunup.pipeline import Pipeline
+from sunup.serve.handler import FunctionHandler
+from sunup.serve.http.message import Handler, Request, Response
+from sunup.serve.meter import Meter, worker_series
+
+ROWS = np.array([[0.0, 0.0, 0.0], [1.0, 2.0, 3.0]])
+RECORD = b'{"f0": 1, "f1": 2.0, "f2": 3}'
+SCORE = 1 / (1 + np.exp(-6.0))  # of RECORD
+JSON_TYPE = (b"content-type", b"application/json")
+
+
+class Worker:
+    """A handler as a worker composes it."""
+
+    def __init__(self, bundle: Path, folder: Path, *, run_seconds: float | None = None) -> None:
+        self.function: Function = load(bundle, settings={}, prove=True)
+        if run_seconds is not None:
+            self.function = replace(self.function, cost=Cost(1, run_seconds))
+        self.segment = Segment.create(folder / "one.seg", worker_series("score", 7, (), ()))
+        meter = Meter(self.segment)
+        pipeline = Pipeline(self.function, observer=meter)
+        self.handler = FunctionHandler(pipeline, self.function, revision=7, meter=meter)
+
+    def counted(self, code: int) -> float:
+        labels = {"function": "score", "revision": "7", "code": str(code)}
+        return float(self.segment.values[self.segment.slot("sunup_requests_total", **labels)])
+
+
+def ask(
+    handler: Handler, method: str, target: str, body: bytes = b"", *headers: tuple[bytes, bytes]
+) -> tuple[int, Any, Mapping[bytes, bytes]]:
+    """Status, decoded body and headers of one request."""
+    response = handler.handle(Request(method.encode(), target.encode(), [(b"host", b"a"), *headers], body))
+    if not isinstance(response, Response):
+        response = asyncio.run(_finish(response))
+    decoded = msgspec.json.decode(response.body) if (JSON_TYPE in response.headers) else response.body
+    return response.status, decoded, dict(response.headers)
+
+
+async def _finish(answer: Awaitable[Response]) -> Response:
+    return await answer
