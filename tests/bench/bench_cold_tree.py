@@ -1,6 +1,6 @@
 """cold-tree: a request to a function at zero workers, to the first correct byte; LightGBM of 200 trees, 30 features.
 
-    python -m tests.bench.bench_cold_tree [--rounds 10] [--starts 10]
+    python -m tests.bench cold-tree [--rounds 10] [--starts 10]
 
 Every start goes through the whole engine: door, supervisor, nursery, a new worker, a proven model. Between two starts
 the function goes to zero by itself. The floor forks a process that has imported ONNX Runtime, opens the same file and
@@ -36,12 +36,8 @@ def main() -> int:
         folder = Path(name)
         model = folder / "model.onnx"
         model.write_bytes(tree_model())
-        engine = Engine(folder / "p")
-        engine.up()
-        try:
+        with harness.local_engine(folder / "p") as engine:
             report = _measure(engine, model, options.rounds, options.starts)
-        finally:
-            engine.down()
     return report.finish(PACKAGES)
 
 

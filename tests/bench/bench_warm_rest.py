@@ -1,9 +1,8 @@
 """warm-rest: one-row JSON, 30 features, LightGBM of 200 trees, keep-alive; against two hand-written floors.
 
-    python -m tests.bench.bench_warm_rest [--url URL --pid PID ...] [--rounds 11] [--seconds 2]
+    python -m tests.bench warm-rest [--rounds 11] [--seconds 2]
 
-Without --url it serves the bundle itself, by our connection and handler in one process. With --url (the address of a
-function deployed with the same model, for example through the door) it measures that; --pid names its processes.
+Ours is the whole local engine: connections come through the door. All of its processes share the server core.
 """
 
 import argparse
@@ -29,14 +28,10 @@ def main() -> int:
         folder = Path(name)
         model = folder / "model.onnx"
         model.write_bytes(tree_model())
-        digest = make_bundle(folder / "bundles", model.read_bytes(), rows(8, seed=3), dtype="float32")
-        subjects = {}
-        if options.url:
-            harness.pin(options.pid, harness.SERVER_CORE)
-            subjects["sunup"] = options.url
-        else:
-            base = stack.enter_context(harness.server("tests.bench.standalone", folder / "bundles" / digest))
-            subjects["sunup"] = f"{base}/functions/score"
+        engine = stack.enter_context(harness.local_engine(folder / "p"))
+        digest = make_bundle(engine.project.bundles, model.read_bytes(), rows(8, seed=3), dtype="float32")
+        subjects = {"sunup": engine.deploy("score", digest, settings={}, on_event=lambda _: None)["url"]}
+        harness.pin(engine.pids().values(), harness.SERVER_CORE)
         for floor in ("raw_asgi", "starlette_app"):
             base = stack.enter_context(harness.server(f"tests.bench.floor.{floor}", model))
             subjects[floor] = f"{base}/functions/score"
@@ -54,7 +49,7 @@ def main() -> int:
             harness.ratio_goal("warm-rest-starlette", 0.85, rps["sunup"], rps["starlette_app"]),
             harness.ratio_goal("warm-rest-raw", 0.65, rps["sunup"], rps["raw_asgi"]),
         ],
-        {"through_door": bool(options.url), "one_connection": {name: asdict(load) for name, load in alone.items()}},
+        {"one_connection": {name: asdict(load) for name, load in alone.items()}},
     )
     return report.finish(PACKAGES)
 
@@ -70,8 +65,6 @@ def _check_answers(subjects: dict[str, str], bodies: list[bytes]) -> None:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="warm REST predictions against hand-written floors")
-    parser.add_argument("--url", help="a deployed function of the same model; default: serve it here")
-    parser.add_argument("--pid", type=int, action="append", default=[], help="a process behind --url, to be pinned")
     parser.add_argument("--rounds", type=int, default=11)
     parser.add_argument("--seconds", type=int, default=2)
     return parser.parse_args()

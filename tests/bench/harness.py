@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy
+from tests.engine_fixture import Engine
 
 SERVER_CORE, LOAD_CORE = 0, 1
 ROOT = Path(__file__).parents[2]
@@ -218,3 +219,14 @@ def run_floor(name: str, model: Path, rows: Any, count: int) -> list[float]:
         out = subprocess.run(command, check=True, capture_output=True, text=True, cwd=ROOT, timeout=120).stdout
     seconds: list[float] = json.loads(out)["seconds"]
     return seconds
+
+
+@contextmanager
+def local_engine(root: Path) -> Iterator[Engine]:
+    """A local engine with a project of its own, ended afterwards."""
+    engine = Engine(root)
+    engine.up()
+    try:
+        yield engine
+    finally:
+        engine.down()
