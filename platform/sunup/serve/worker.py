@@ -26,11 +26,11 @@ from sunup.serve.front import FrontHandler
 from sunup.serve.handler import FunctionHandler
 from sunup.serve.http.connection import Connection
 from sunup.serve.http.message import Handler
-from sunup.serve.opening import open_front, open_function
+from sunup.serve.opening import Opened, open_front, open_function
 
 _LOG = logging.getLogger(__name__)
 LAST_WORDS_SECONDS = 2.0  # s a worker that cannot serve waits for the supervisor to hear why
-BIRTH = ("function", "revision", "digest", "bundle", "model", "settings", "prove")
+BIRTH = ("function", "revision", "digest", "bundle", "model", "settings", "prove", "cost")
 
 
 def born(spec: dict[str, Any], fds: list[int]) -> None:
@@ -44,13 +44,9 @@ def born(spec: dict[str, Any], fds: list[int]) -> None:
 async def live(spec: dict[str, Any], fds: list[int], begun: float) -> None:
     """Load, serve, drain."""
     worker = Worker(spec, fds)
-    handler: Handler
-    timings: Mapping[str, float] = {}
     try:
-        if spec["function"] is None:
-            handler = await open_front(Path(spec["run"]), fds[1])
-        else:
-            handler, timings = await open_function(spec)
+        front = spec["function"] is None
+        opened = await (open_front(Path(spec["run"]), fds[1]) if front else open_function(spec))
     except SunupError as error:
         _LOG.error("cannot serve: %s", error.message)
         worker.fail(error.code, error.message)
@@ -61,7 +57,7 @@ async def live(spec: dict[str, Any], fds: list[int], begun: float) -> None:
         gc.collect()
         gc.freeze()  # what serves for good is never scanned again
         gc.set_threshold(50_000, 20, 100)
-        worker.serve(handler, {"fork": begun - spec["asked"], **timings})
+        worker.serve(opened, {"fork": begun - spec["asked"], **opened.timings})
     await worker.ended.wait()
     _LOG.info("ended")
 
@@ -78,6 +74,7 @@ class Worker:
         self._born = self._loop.time()
         self._handler: Handler | None = None
         self._timings: dict[str, float] = {}
+        self._cost: tuple[int, float] | None = None
         self._error: dict[str, str] | None = None
         self._ready_at = 0.0
         self._woken = False
@@ -90,9 +87,10 @@ class Worker:
     def __repr__(self) -> str:
         return f"Worker({self._spec['id']}, connections={len(self._held)}, draining={self._draining})"
 
-    def serve(self, handler: Handler, timings: dict[str, float]) -> None:
+    def serve(self, opened: Opened, timings: dict[str, float]) -> None:
         """Loaded: begin to listen."""
-        self._handler = handler
+        self._handler = opened.handler
+        self._cost = opened.cost
         self._timings = timings
         self._ready_at = self._loop.time()
         self._listen()
@@ -164,7 +162,7 @@ class Worker:
             channel.send({"op": "failed", "error": self._error})
             self.ended.set()
         else:
-            channel.send({"op": "ready", "timings": self._timings})
+            channel.send({"op": "ready", "timings": self._timings, "cost": self._cost})
 
     def _meet_door(self, channel: Channel) -> None:
         """A door connected. If it replaces one that died, what that one said last comes first; then it gets duplicates

@@ -58,6 +58,7 @@ class Supervisor:
         self._loop = asyncio.get_running_loop()
         self._stopping = False
         self._weigh_at = 0.0
+        self._costs: dict[str, tuple[int, float]] = {}
         self._board = Board(project.run / "counters" / "engine.seg", self._loop.call_later)
         self.workers = Workers(
             project.run, project.logs, fork=self._fork, on_change=self._changed, on_message=self._worker_said
@@ -185,7 +186,9 @@ class Supervisor:
         r = revision
         prove = not self.state.proven(r.digest, self.machine)
         folder = str(self.bundle(r.digest))
-        return self._born(Birth(r.function, r.revision, r.digest, folder, r.model, r.settings, prove), [])
+        return self._born(
+            Birth(r.function, r.revision, r.digest, folder, r.model, r.settings, prove, self._costs.get(r.digest)), []
+        )
 
     def drain(self, worker: Worker) -> None:
         """Let a worker finish. The word goes through the door, behind the last connection; directly without a door."""
@@ -240,6 +243,8 @@ class Supervisor:
 
     def _changed(self, worker: Worker) -> None:
         """A worker became ready or ended."""
+        if worker.cost is not None:
+            self._costs[worker.birth.digest] = worker.cost
         live = self.live.get(worker.birth.function or "")
         if worker.birth.function is None:
             if worker.life is Life.READY and worker.peer is not None:
@@ -264,7 +269,7 @@ class Supervisor:
     def _before_tick(self) -> None:
         """There is a front; and, every few seconds, how much memory each function's workers use."""
         if not self.workers.of(None):
-            self._born(Birth(None, 0, "", "", "", {}, False), [self.metrics.fileno()])
+            self._born(Birth(None, 0, "", "", "", {}, False, None), [self.metrics.fileno()])
         now = self._loop.time()
         if now >= self._weigh_at:
             self._weigh_at = now + WEIGH_SECONDS

@@ -36,6 +36,7 @@ class Birth(NamedTuple):
     model: str
     settings: Mapping[str, str]
     prove: bool
+    cost: tuple[int, float] | None  # of a model run, as an earlier worker of this bundle measured it (rows, seconds)
 
 
 class Worker:
@@ -49,6 +50,7 @@ class Worker:
         self.life = Life.STARTING
         self.peer: Peer | None = None
         self.timings: dict[str, float] = {}
+        self.cost: tuple[int, float] | None = None
         self.ended = asyncio.Event()
         self.ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.ready.add_done_callback(lambda f: f.cancelled() or f.exception())  # looked at: nobody has to await it
@@ -184,6 +186,7 @@ class Workers:
         match head["op"]:
             case "ready":
                 worker.timings = head["timings"]
+                worker.cost = head["cost"]
                 if worker.life is Life.STARTING:
                     worker.life = Life.READY
                 if not worker.ready.done():
