@@ -40,10 +40,13 @@ def make_bundle(
     dtype: str = "float64",
     scale: Scale | None = None,
     limits: Limits | None = None,
+    request: tuple[Field, ...] | None = None,
+    features: bytes | None = None,
 ) -> str:
     """Write a bundle under `folder` for a model from "input" [-1, n] of `dtype` to "probability" [-1, 2].
 
-    The request is f0 ... fn-1; the response is score and decision. `rows`: warm-up rows. Returns the digest.
+    The request is f0 ... fn-1, unless `request` says which come with it and `features`, a read plan, gives the rest;
+    the response is score and decision. `rows`: warm-up rows. Returns the digest.
     """
     width = rows.shape[1]
     names = tuple(f"f{i}" for i in range(width))
@@ -55,12 +58,17 @@ def make_bundle(
     (staged / "model.onnx").write_bytes(model)
     np.savez(staged / "warmup.npz", **{"in:input": feeds["input"], "out:probability": expected})
     (staged / "parity.json").write_bytes(b"{}")
+    if features is not None:
+        (staged / "features.json").write_bytes(features)
+    request = request or tuple(Field(name, "float64") for name in names)
+    values = dict(zip(names, rows[0].tolist(), strict=True))
+    example = {field.name: values.get(field.name, 1) for field in request}
     manifest = Manifest(
         format=FORMAT,
         sunup=__version__,
         function=function,
         model=Model(name=function, version="3", run_id="r", flavor="onnx"),
-        request=tuple(Field(name, "float64") for name in names),
+        request=request,
         inputs=(Tensor("input", dtype, (-1, width), names),),
         outputs=(Tensor("probability", str(expected.dtype), (-1, 2)),),
         response=(
@@ -70,7 +78,7 @@ def make_bundle(
         tolerance=1e-5,
         scale=scale or Scale(),
         limits=limits or Limits(),
-        example=dict(zip(names, rows[0].tolist(), strict=True)),
+        example=example,
         files={file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in sorted(staged.iterdir())},
     )
     data = msgspec.json.encode(manifest)

@@ -61,23 +61,17 @@ class Store:
         Raises BundleDamaged when a file is missing, extra, or does not match the manifest.
         """
         digest = _examine(staged, None)
-        target = self._root / digest
         for path in (*staged.iterdir(), staged):
             _flush(path)
-        if target.exists():
+        target = self._root / digest
+        with _locked(self._root):
             try:
                 verify(target)
-            except BundleDamaged:
-                self.remove(digest)
-            else:
-                return digest
-        try:
-            staged.rename(target)
-        except OSError:
-            if not target.exists():  # else another process added the same bundle just now
-                raise
-        _flush(self._root)
-        verify(target)
+            except BundleDamaged:  # or not there
+                self._forget(digest)
+                staged.rename(target)
+                _flush(self._root)
+                verify(target)
         return digest
 
     def take(self, folder: Path) -> str:
@@ -105,9 +99,10 @@ class Store:
 
     def remove(self, digest: str) -> None:
         """Forget a bundle; no error when there is none. It leaves its name at once, whole."""
-        with contextlib.suppress(FileNotFoundError), self.stage() as staged:
-            (self._root / digest).rename(staged / digest)
-        _stamps_path(self._root / digest).unlink(missing_ok=True)
+        if not self._root.is_dir():
+            return
+        with _locked(self._root):
+            self._forget(digest)
 
     def remember(self, key: str, digest: str) -> None:
         """Note that the inputs with this key made this bundle."""
@@ -121,6 +116,11 @@ class Store:
         except (FileNotFoundError, BundleDamaged):
             return None
         return digest
+
+    def _forget(self, digest: str) -> None:
+        with contextlib.suppress(FileNotFoundError), self.stage() as staged:
+            (self._root / digest).rename(staged / digest)
+        _stamps_path(self._root / digest).unlink(missing_ok=True)
 
 
 def read_manifest(folder: Path) -> Manifest:
@@ -169,7 +169,8 @@ def digest_file(path: Path) -> str:
 
 def _sweep(staging: Path) -> None:
     for folder in staging.iterdir():
-        with contextlib.suppress(BlockingIOError), _locked(folder, wait=False):
+        # Its owner lives, or took it away just now.
+        with contextlib.suppress(BlockingIOError, FileNotFoundError), _locked(folder, wait=False):
             shutil.rmtree(folder, ignore_errors=True)
 
 

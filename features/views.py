@@ -1,0 +1,92 @@
+"""What Feast knows: three entities, one view of daily aggregates for each, and the feature service `fraud`.
+
+The Parquet files are written by `python -m functions.fraud.build_features`; functions/fraud/history.py says what each
+column means. A snapshot is made at every midnight (UTC).
+
+TTL bounds how old a snapshot may be, in training and when it is served. It is a month, not a day: a habit of thirty
+days is still worth something after a week without a feature job, and the demo serves its hold-out week with the
+features of the day before that week. What must be fresher says so in function.toml (`max_age`).
+"""
+
+from datetime import timedelta
+
+from feast import Entity, FeatureService, FeatureView, Field, FileSource, ValueType
+from feast.types import Float64, Int64
+
+TTL = timedelta(days=30)
+
+card = Entity(name="card", join_keys=["card_id"], value_type=ValueType.INT64, description="a payment card")
+customer = Entity(name="customer", join_keys=["customer_id"], value_type=ValueType.INT64, description="who owns cards")
+merchant = Entity(
+    name="merchant", join_keys=["merchant_id"], value_type=ValueType.INT64, description="a shop's terminal"
+)
+
+
+def daily(name: str) -> FileSource:
+    """The snapshots of one view: a Parquet file with the entity key, event_timestamp and the features."""
+    return FileSource(name=f"{name}_daily", path=f"data/{name}.parquet", timestamp_field="event_timestamp")
+
+
+card_stats = FeatureView(
+    name="card_stats",
+    entities=[card],
+    ttl=TTL,
+    source=daily("card_stats"),
+    schema=[
+        Field(name="card_id", dtype=Int64),
+        Field(name="card_tx_count_1d", dtype=Int64),
+        Field(name="card_tx_count_7d", dtype=Int64),
+        Field(name="card_tx_count_30d", dtype=Int64),
+        Field(name="card_amount_mean_7d", dtype=Float64),
+        Field(name="card_amount_mean_30d", dtype=Float64),
+        Field(name="card_amount_std_30d", dtype=Float64),
+        Field(name="card_amount_max_30d", dtype=Float64),
+        Field(name="card_night_share_30d", dtype=Float64),
+        Field(name="card_age_days", dtype=Int64),
+    ],
+)
+
+customer_stats = FeatureView(
+    name="customer_stats",
+    entities=[customer],
+    ttl=TTL,
+    source=daily("customer_stats"),
+    schema=[
+        Field(name="customer_id", dtype=Int64),
+        Field(name="customer_tx_count_7d", dtype=Int64),
+        Field(name="customer_tx_count_30d", dtype=Int64),
+        Field(name="customer_amount_mean_30d", dtype=Float64),
+        Field(name="customer_amount_std_30d", dtype=Float64),
+        Field(name="customer_km_mean_30d", dtype=Float64),
+        Field(name="customer_km_max_7d", dtype=Float64),
+        Field(name="customer_online_share_30d", dtype=Float64),
+        Field(name="customer_cards", dtype=Int64),
+        Field(name="customer_disputes_60d", dtype=Int64),
+    ],
+)
+
+merchant_stats = FeatureView(
+    name="merchant_stats",
+    entities=[merchant],
+    ttl=TTL,
+    source=daily("merchant_stats"),
+    schema=[
+        Field(name="merchant_id", dtype=Int64),
+        Field(name="merchant_tx_count_1d", dtype=Int64),
+        Field(name="merchant_tx_count_7d", dtype=Int64),
+        Field(name="merchant_tx_count_30d", dtype=Int64),
+        Field(name="merchant_amount_mean_30d", dtype=Float64),
+        Field(name="merchant_amount_std_30d", dtype=Float64),
+        Field(name="merchant_km_mean_30d", dtype=Float64),
+        Field(name="merchant_night_share_30d", dtype=Float64),
+        Field(name="merchant_online", dtype=Int64),
+        Field(name="merchant_risk_7d", dtype=Float64),
+        Field(name="merchant_risk_30d", dtype=Float64),
+    ],
+)
+
+fraud = FeatureService(
+    name="fraud",
+    features=[card_stats, customer_stats, merchant_stats],
+    description="what is known about a card, its owner and the merchant when a purchase is scored",
+)

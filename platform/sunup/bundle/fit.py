@@ -1,0 +1,198 @@
+"""Where a function's declaration meets the model: do the columns fit, and how do outputs become response fields?"""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+
+import msgspec
+
+from sunup.bundle.manifest import Limits, Scale
+from sunup.bundle.quantity import format_bytes, format_seconds
+from sunup.bundle.spec import NAME, TOLERANCE_DEFAULT, ResponseSpec, Spec, closest
+from sunup.errors import UsageError
+from sunup.types import Field, ResponseField, Tensor
+
+
+def derive(name: str, columns: Sequence[Field], *, model: str | None = None) -> Spec:
+    """The Spec of a function without a folder: every model input is a request field, every output is sent.
+
+    Raises UsageError when the model's name cannot be a function's name or its signature names no columns.
+    """
+    if not NAME.fullmatch(name):
+        raise UsageError(
+            f"{name!r} cannot be a function's name (letters, digits, - _ . only). Write functions/<name>/function.toml "
+            f"with [function] name and model = {json.dumps(name)}."
+        )
+    if not columns:
+        raise UsageError(
+            f"The model {name} was registered without input columns in its signature. Log it with "
+            "signature=mlflow.models.infer_signature(inputs, outputs), inputs as a DataFrame."
+        )
+    return Spec(name=name, model=model or name, request=tuple(columns))
+
+
+def fit(spec: Spec, columns: Sequence[Field], features: Sequence[Field]) -> Spec:
+    """`spec` checked against the model's input columns and the feature columns its read plan gives.
+
+    Without a [request] table the request becomes every model input no feature gives. Raises UsageError: one paragraph
+    naming what is missing, ambiguous or of another type, with the closest names.
+    """
+    if not spec.request:
+        given = {feature.name for feature in features}
+        spec = msgspec.structs.replace(spec, request=tuple(c for c in columns if c.name not in given))
+    sources = _sources(spec, features)
+    _refuse_missing(spec, columns, sources)
+    for column in columns:
+        if _text(column) != _text(sources[column.name]):
+            source = sources[column.name]
+            raise UsageError(
+                f"The model {spec.model} takes `{column.name}` as {column.dtype}, but {spec.name} gives it "
+                f"{source.dtype}. Change the type in [request], or the feature view's field."
+            )
+    if spec.features is None:
+        _refuse_unused(spec, columns)
+    else:
+        _refuse_unknown_defaults(spec, features)
+    return spec
+
+
+def response_fields(spec: Spec, outputs: Sequence[Tensor]) -> tuple[ResponseField, ...]:
+    """How each response field is made from the model's outputs. Without [response]: each output under its own name.
+
+    Raises UsageError naming the outputs there are.
+    """
+    entries = spec.response or tuple(ResponseSpec(output.name, source=output.name) for output in outputs)
+    made: dict[str, ResponseField] = {}
+    for entry in entries:
+        made[entry.name] = _decision(entry, made) if entry.decision else _from_output(entry, outputs)
+    return tuple(made.values())
+
+
+def write(spec: Spec) -> str:
+    """The text of a function.toml that reads back as `spec`; defaults are left out."""
+    lines = ["[function]", f"name = {json.dumps(spec.name)}", f"model = {json.dumps(spec.model)}", "", "[request]"]
+    lines += [f"{_key(field.name)} = {json.dumps(field.dtype)}" for field in spec.request]
+    if spec.features:
+        lines += ["", *_features_table(spec)]
+    if spec.response:
+        lines += ["", "[response]", *(_response_line(entry) for entry in spec.response)]
+    if spec.tolerance != TOLERANCE_DEFAULT:
+        lines += ["", "[parity]", f"tolerance = {spec.tolerance!r}"]
+    if spec.scale != Scale():
+        scale = spec.scale
+        lines += ["", "[scale]", f"min = {scale.min}", f"max = {scale.max}"]
+        lines += [f'idle = "{format_seconds(scale.idle_s)}"', f"target_concurrency = {scale.target_concurrency}"]
+        lines += [f"queue_max = {scale.queue_max}"]
+    if spec.limits != Limits():
+        lines += ["", "[limits]", f'body_max = "{format_bytes(spec.limits.body_bytes)}"']
+        lines += [f'timeout = "{format_seconds(spec.limits.timeout_s)}"']
+    return "\n".join(lines) + "\n"
+
+
+def _sources(spec: Spec, features: Sequence[Field]) -> dict[str, Field]:
+    sources = {field.name: field for field in spec.request}
+    both = [feature.name for feature in features if feature.name in sources]
+    if both:
+        raise UsageError(
+            f"{_list(both)} of {spec.name} would come both from the caller and from the feature service. Remove it "
+            "from [request], or from the feature service."
+        )
+    return sources | {feature.name: feature for feature in features}
+
+
+def _refuse_missing(spec: Spec, columns: Sequence[Field], sources: dict[str, Field]) -> None:
+    missing = [column.name for column in columns if column.name not in sources]
+    if not missing:
+        return
+    hint = next((near for near in (closest(name, sources) for name in missing) if near), "")
+    where = "[request]" if spec.features is None else f"[request] and the feature service {spec.features.service}"
+    raise UsageError(
+        f"The model {spec.model} takes {_list(missing)}, which {where} of function {spec.name} do not give.{hint} Add "
+        f"{'it' if len(missing) == 1 else 'them'} to [request] in function.toml, or to the feature service."
+    )
+
+
+def _refuse_unused(spec: Spec, columns: Sequence[Field]) -> None:
+    used = {column.name for column in columns}
+    unused = [field.name for field in spec.request if field.name not in used]
+    if unused:
+        raise UsageError(
+            f"{_list(unused)} in [request] of {spec.name} is no input of the model {spec.model}, and there is no "
+            f"[features] that could need it.{closest(unused[0], used)} Remove it, or name the feature service."
+        )
+
+
+def _refuse_unknown_defaults(spec: Spec, features: Sequence[Field]) -> None:
+    names = [feature.name for feature in features]
+    unknown = [name for name in spec.features.defaults if name not in names] if spec.features else []
+    if unknown:
+        raise UsageError(
+            f"[features] defaults of {spec.name} names {_list(unknown)}, which the feature service does not give."
+            f"{closest(unknown[0], names)} Its columns: {', '.join(names)}."
+        )
+
+
+def _from_output(entry: ResponseSpec, outputs: Sequence[Tensor]) -> ResponseField:
+    name, _, column = entry.source.partition(":")
+    output = next((output for output in outputs if output.name == name), None)
+    if output is None:
+        names = [output.name for output in outputs]
+        raise UsageError(
+            f"[response] {entry.name} = {json.dumps(entry.source)}: the model has no output `{name}`."
+            f"{closest(name, names)} Its outputs: {', '.join(names)}."
+        )
+    shape = output.shape[1:]
+    if not column:
+        return ResponseField(entry.name, output.dtype, output=name, shape=shape)
+    width = shape[0] if len(shape) == 1 else 0
+    if not column.isdecimal() or int(column) >= width:
+        columns = f"columns 0 to {width - 1}" if width else "no columns"
+        raise UsageError(f"[response] {entry.name} = {json.dumps(entry.source)}: the output `{name}` has {columns}.")
+    return ResponseField(entry.name, output.dtype, output=name, column=int(column))
+
+
+def _decision(entry: ResponseSpec, made: dict[str, ResponseField]) -> ResponseField:
+    assert entry.decision is not None
+    on = made.get(entry.decision.field)
+    if on is None or on.shape or on.dtype in ("string", "bytes", "bool"):
+        numbers = [f.name for f in made.values() if not f.shape and f.dtype not in ("string", "bytes", "bool")]
+        raise UsageError(
+            f"[response] {entry.name}: field = {json.dumps(entry.decision.field)} is not a number listed above it."
+            f"{closest(entry.decision.field, numbers)} There are: {', '.join(numbers) or 'none'}."
+        )
+    return ResponseField(entry.name, "string", decision=entry.decision)
+
+
+def _features_table(spec: Spec) -> list[str]:
+    assert spec.features is not None
+    features = spec.features
+    lines = ["[features]", f"service = {json.dumps(features.service)}", f"deadline_ms = {features.deadline_ms:g}"]
+    lines.append(f"on_missing = {json.dumps(features.on_missing)}")
+    if features.defaults:
+        lines.append(f"defaults = {_inline(features.defaults)}")
+    if features.max_age_s:
+        ages = {view: format_seconds(seconds) for view, seconds in features.max_age_s.items()}
+        lines.append(f"max_age = {_inline(ages)}")
+    return lines
+
+
+def _response_line(entry: ResponseSpec) -> str:
+    if entry.decision is None:
+        return f"{_key(entry.name)} = {json.dumps(entry.source)}"
+    return f"{_key(entry.name)} = {_inline(msgspec.structs.asdict(entry.decision))}"
+
+
+def _inline(values: Mapping[str, str | bool | int | float]) -> str:
+    # TOML writes strings, booleans and finite numbers as JSON does.
+    return "{ " + ", ".join(f"{_key(key)} = {json.dumps(value)}" for key, value in values.items()) + " }"
+
+
+def _key(name: str) -> str:
+    return name if name.replace("_", "a").replace("-", "a").isalnum() and name.isascii() else json.dumps(name)
+
+
+def _list(names: Iterable[str]) -> str:
+    return ", ".join(f"`{name}`" for name in names)
+
+
+def _text(field: Field) -> bool:
+    return field.dtype in ("string", "bytes")

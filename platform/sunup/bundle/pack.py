@@ -1,0 +1,140 @@
+"""From a fetched model and a function's declaration to a bundle in the store: convert, prove, freeze."""
+
+import hashlib
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from sunup import __version__
+from sunup.bundle.fit import fit, response_fields
+from sunup.bundle.job import MODEL, PARITY, WARMUP, Job, Result
+from sunup.bundle.manifest import FORMAT, Manifest, Model
+from sunup.bundle.packager import Packager
+from sunup.bundle.spec import Spec
+from sunup.bundle.store import MANIFEST, Store, digest_file, verify
+from sunup.types import Field
+
+FEATURES: Final = "features.json"
+
+OnStage = Callable[[str, float], None]
+
+
+@dataclass(frozen=True, slots=True)
+class SourceModel:
+    """A registered model in a local folder. `columns`: its inputs in signature order, as request fields would be."""
+
+    name: str
+    version: str
+    run_id: str
+    flavor: str
+    folder: Path
+    columns: tuple[Field, ...]
+    requirements: tuple[str, ...] = ()
+
+
+def pack(
+    store: Store,
+    *,
+    spec: Spec,
+    model: SourceModel,
+    packager: Packager,
+    features_json: bytes | None = None,
+    feature_columns: Sequence[Field] = (),
+    example: Mapping[str, Any] | None = None,
+    rows: Path | None = None,
+    on_stage: OnStage = lambda _name, _seconds: None,
+) -> str:
+    """The digest of the bundle for these inputs, made unless the store has it. Same inputs, same digest.
+
+    `feature_columns`: the columns the read plan in `features_json` gives. `example`: values for request fields the
+    model does not take (entity keys). `rows`: a Parquet or .npz file of more real rows for the proof. `on_stage` is
+    told "convert", "prove" and "freeze" with their seconds; nothing when the bundle was there already.
+    Raises UsageError, ConversionRefused, ParityFailed; the store then holds nothing new.
+    """
+    spec = fit(spec, model.columns, feature_columns)
+    key = _key(spec, model, features_json, feature_columns, example, rows)
+    if (digest := store.recall(key)) is not None:
+        return digest
+    with store.stage() as staged:
+        job = Job(
+            folder=str(model.folder.resolve()),
+            flavor=model.flavor,
+            columns=model.columns,
+            requirements=model.requirements,
+            tolerance=spec.tolerance,
+            out=str(staged.resolve()),
+            rows=str(rows.resolve()) if rows else "",
+        )
+        result = packager.convert(job, on_stage)
+        started = time.perf_counter()
+        if features_json is not None:
+            (staged / FEATURES).write_bytes(features_json)
+        _freeze(staged, spec, model, result, example or {})
+        digest = store.add(staged)
+        store.remember(key, digest)
+        on_stage("freeze", time.perf_counter() - started)
+    return digest
+
+
+def inspect(folder: Path) -> dict[str, Any]:
+    """What a bundle is, every byte checked: its manifest, its parity proof, its files' sizes in bytes.
+
+    Raises BundleDamaged, or UsageError for another format.
+    """
+    manifest = verify(folder)
+    names = (MANIFEST, *sorted(manifest.files))
+    return {
+        "digest": digest_file(folder / MANIFEST),
+        "manifest": msgspec.json.decode((folder / MANIFEST).read_bytes()),
+        "parity": msgspec.json.decode((folder / PARITY).read_bytes()),
+        "files": {name: (folder / name).stat().st_size for name in names},
+    }
+
+
+def _freeze(staged: Path, spec: Spec, model: SourceModel, result: Result, example: Mapping[str, Any]) -> None:
+    """Write the manifest over what is staged."""
+    names = [MODEL, WARMUP, PARITY, *([FEATURES] if (staged / FEATURES).exists() else [])]
+    manifest = Manifest(
+        format=FORMAT,
+        sunup=__version__,
+        function=spec.name,
+        model=Model(model.name, model.version, model.run_id, model.flavor),
+        request=spec.request,
+        inputs=result.inputs,
+        outputs=result.outputs,
+        response=response_fields(spec, result.outputs),
+        tolerance=spec.tolerance,
+        scale=spec.scale,
+        limits=spec.limits,
+        example={
+            field.name: example.get(field.name, result.example.get(field.name, _some(field))) for field in spec.request
+        },
+        files={name: digest_file(staged / name) for name in sorted(names)},
+    )
+    (staged / MANIFEST).write_bytes(msgspec.json.format(msgspec.json.encode(manifest), indent=2) + b"\n")
+
+
+def _some(field: Field) -> str | bool | int | float:
+    values: dict[str, str | bool | int | float] = {"string": "a", "bytes": "YQ==", "bool": False}
+    return values.get(field.dtype, 1.0 if field.dtype.startswith("float") else 1)
+
+
+def _key(spec: Spec, model: SourceModel, features: bytes | None, *more: Any) -> str:
+    """What a bundle depends on. MLmodel stands for what is in the model's files: MLflow puts an id of its own there."""
+    columns, example, rows = more
+    files = sorted(path for path in model.folder.rglob("*") if path.is_file())
+    parts = {
+        "sunup": [__version__, FORMAT],
+        "spec": spec,
+        "model": [model.name, model.version, model.run_id, model.flavor, model.columns, model.requirements],
+        "files": [[path.relative_to(model.folder).as_posix(), path.stat().st_size] for path in files],
+        "MLmodel": digest_file(model.folder / "MLmodel"),
+        "features": [hashlib.sha256(features).hexdigest() if features is not None else None, list(columns)],
+        "example": dict(example or {}),
+        "rows": digest_file(rows) if rows else None,
+    }
+    return hashlib.sha256(msgspec.json.encode(parts, order="sorted")).hexdigest()

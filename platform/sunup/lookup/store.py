@@ -1,0 +1,68 @@
+"""What a store is to the lookup: entity keys in, stored bytes and times out. One file per backend, one contract."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeAlias
+
+from sunup.errors import SunupError
+from sunup.lookup.plan import Entity, ReadPlan
+
+# Distinct keys to read, per entity of the plan (in its order).
+Keys: TypeAlias = Sequence[Sequence[bytes]]
+# What one key has: per view its features' Value bytes (None: absent) in plan order, then the view's event time in
+# seconds since the epoch (None: absent). `slots` says where each view starts.
+Found: TypeAlias = list[Any]
+# One Found per key, aligned with Keys.
+Answer: TypeAlias = list[list[Found]]
+
+
+class StoreUnavailable(SunupError):
+    """A read that got no answer: store down, refused, or the deadline passed. `message` is for the log."""
+
+    status = 503
+    code = "store_unavailable"
+    retry = True
+
+
+class Store(Protocol):
+    """An online store of one plan.
+
+    `inline` stores answer at once and are read with `read_now`, on the event loop; `read` is for the others and for
+    reads too big for that. `deadline` is monotonic seconds. Both raise StoreUnavailable, and nothing else.
+    """
+
+    inline: bool
+
+    async def open(self) -> None:
+        """Connect, and keep trying in the background if that fails: a worker serves defaults meanwhile."""
+
+    def read_now(self, keys: Keys, deadline: float) -> Answer: ...
+
+    async def read(self, keys: Keys, deadline: float) -> Answer: ...
+
+    async def close(self) -> None:
+        """Let go of files, connections and tasks. A closed store may be opened again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Slots:
+    """Where one entity's views lie in a Found: `starts[v]` to `times[v]` are view v's features, then comes its time."""
+
+    starts: tuple[int, ...]
+    times: tuple[int, ...]
+    width: int
+
+
+def slots(entity: Entity) -> Slots:
+    """The layout of a Found of `entity`."""
+    starts, at = [], 0
+    for view in entity.views:
+        starts.append(at)
+        at += len(view.features) + 1
+    times = [start + len(view.features) for start, view in zip(starts, entity.views, strict=True)]
+    return Slots(tuple(starts), tuple(times), at)
+
+
+def nothing(plan: ReadPlan) -> tuple[Found, ...]:
+    """Per entity, the Found of a key that is not stored."""
+    return tuple([None] * slots(entity).width for entity in plan.entities)

@@ -1,0 +1,5 @@
+"""Fixtures shared by this folder."""
+
+from tests.redis_fixture import redis_server, redis_url
+
+__all__ = ["redis_server", "redis_url"]

@@ -1,0 +1,239 @@
+"""From nothing to a registered model and served features, as a user does it: the training flow in a project of its own,
+Feast's own commands on SQLite and on Redis, and a real MLflow server."""
+
+import os
+import shutil
+import sqlite3
+import subprocess
+import sys
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from tests.mlflow_fixture import MlflowServer
+
+from sunup.registry.signature import read, read_example
+from sunup.registry.source import parse
+from sunup.registry.sqlite import open_sqlite
+from sunup.settings import Project
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # of importing Feast, MLflow and what they import: theirs
+    import mlflow
+    import pandas as pd
+    from feast import FeatureStore
+    from sklearn.metrics import roc_auc_score
+
+    from functions.fraud import train
+    from functions.fraud.build_features import Data, holdout_start
+    from functions.fraud.history import VIEWS
+
+ROOT = Path(__file__).resolve().parents[2]
+TITLES = ["logistic regression", "random forest", "LightGBM"]
+
+pytestmark = [
+    pytest.mark.timeout(900),  # the first test waits for a whole training, and Feast's commands take 10 s to import
+    pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy is deprecated"),  # in MLflow 3.17's own tables
+]
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A project after the training flow, and what the flow printed."""
+
+    project: Project
+    printed: str
+
+    @property
+    def source(self) -> Any:
+        found = open_sqlite(self.project.tracking_uri, lambda: pytest.fail("everything is on this disk"))
+        assert found is not None
+        return found
+
+
+def run(project: Path, *command: str, **environment: str) -> str:
+    """Run `command` in `project` without this session's settings; its output. Fails with its errors."""
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(("MLFLOW_", "FEAST_"))}
+    ran = subprocess.run(command, cwd=project, env=clean | environment, capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    return ran.stdout
+
+
+def training(project: Path, *arguments: str, **environment: str) -> str:
+    return run(project, sys.executable, "-m", "functions.fraud.train", *arguments, **environment)
+
+
+def feast(project: Path, *arguments: str, **environment: str) -> str:
+    command = Path(sys.executable).with_name("feast")
+    return run(project / "features", str(command), *arguments, **environment)
+
+
+def checkout(target: Path) -> Path:
+    """A fresh project with this repository's functions and features."""
+    for name in ("functions", "features"):
+        shutil.copytree(ROOT / name, target / name, ignore=shutil.ignore_patterns("data", "__pycache__"))
+    return target
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    root = checkout(tmp_path_factory.mktemp("trained"))
+    return Trained(Project(root), training(root))
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MlflowServer]:
+    running = MlflowServer(tmp_path_factory.mktemp("server"))
+    running.start()
+    try:
+        running.wait()
+        yield running
+    finally:
+        running.stop()
+        mlflow.set_tracking_uri(None)
+
+
+def logged(uri: str) -> list[dict[str, float]]:
+    """Metrics of fraud 1, 2, 3 in the registry at `uri`."""
+    client = mlflow.MlflowClient(tracking_uri=uri)
+    runs = [client.get_run(client.get_model_version("fraud", str(version)).run_id) for version in (1, 2, 3)]
+    assert [found.data.params["model"] for found in runs] == TITLES
+    return [found.data.metrics for found in runs]
+
+
+def test_three_versions_are_registered_and_the_last_is_champion(trained: Trained) -> None:
+    assert [trained.source.resolve(parse(f"fraud-v{n}")).version for n in (1, 2, 3)] == ["1", "2", "3"]
+    champion = trained.source.resolve(parse("fraud@champion"))
+    assert (champion.version, champion.aliases) == ("3", ("champion",))
+    assert champion.run_id
+    assert "fraud version 3: LightGBM, roc_auc 0.9" in trained.printed
+    litter = {path.name for path in trained.project.root.iterdir()} - {"functions", "features", ".sunup"}
+    assert not litter
+
+
+def test_the_models_are_as_good_as_such_models_are(trained: Trained) -> None:
+    linear, forest, boosted = logged(trained.project.tracking_uri)
+    for suffix in ("", "_online"):
+        name = f"roc_auc{suffix}"
+        assert 0.7 < linear[name] < forest[name] < boosted[name] < 0.985
+        assert boosted[name] > 0.9
+        assert boosted[f"average_precision{suffix}"] > 0.3
+
+
+@pytest.mark.parametrize(("version", "flavor"), [("1", "sklearn"), ("2", "sklearn"), ("3", "lightgbm")])
+def test_each_version_says_what_it_takes(trained: Trained, tmp_path: Path, version: str, flavor: str) -> None:
+    found = read(trained.source.fetch(trained.source.resolve(parse(f"fraud-v{version}")), tmp_path))
+    assert found.flavor == flavor
+    assert [(field.name, field.dtype) for field in found.fields()] == [(name, "float64") for name in train.COLUMNS]
+    assert all("==" in line for line in found.requirements)
+    assert found.settings["serialization_format"] == "skops", "no pickle"
+    assert found.example is not None
+    example = read_example(found.example)
+    assert list(example) == train.COLUMNS
+    assert len(example["amount"]) == train.EXAMPLE_ROWS
+    assert len(set(example["amount"])) > 100
+
+
+def test_the_holdout_is_the_last_week_and_no_row_is_lost(trained: Trained) -> None:
+    data = Data(trained.project)
+    holdout = pd.read_parquet(data.holdout)
+    assert list(holdout.columns) == [*train.ENTITIES, *train.COLUMNS[:3], "event_time", "is_fraud", "pattern"]
+    assert len(holdout) >= 5_000
+    start = pd.Timestamp(holdout_start(data))
+    assert holdout["event_time"].min() >= start
+    assert holdout["event_time"].max() < start + timedelta(days=7)
+    everything = pd.read_parquet(data.transactions, columns=["event_timestamp"])
+    assert (everything["event_timestamp"] >= start).sum() == len(holdout)
+
+
+def test_online_features_are_those_of_the_holdouts_first_midnight(trained: Trained) -> None:
+    """Nothing of the hold-out span is in the online store, and what is served gives the AUC that was logged."""
+    project = trained.project
+    data, store = Data(project), FeatureStore(repo_path=str(project.features))
+    holdout = pd.read_parquet(data.holdout)
+    served = train.online(store, holdout)
+    for name, key in train.KEYS.items():
+        snapshots = pd.read_parquet(data.view(name))
+        snapshot = snapshots[snapshots["event_timestamp"] == holdout_start(data)].set_index(key)[list(VIEWS[name])]
+        expected = snapshot.reindex(holdout[key]).to_numpy(np.float64)
+        np.testing.assert_array_equal(served[list(VIEWS[name])].to_numpy(np.float64), expected)
+    table = train.inputs(served, train.defaults(project))
+    assert served[train.FEATURES].isna().any().any(), "some cards are too new to have features"
+    assert not table.isna().any().any()
+    mlflow.set_tracking_uri(project.tracking_uri)
+    model = mlflow.lightgbm.load_model("models:/fraud/3")
+    score = model.predict_proba(table)[:, 1]
+    metrics = logged(project.tracking_uri)[2]
+    assert roc_auc_score(holdout["is_fraud"], score) == pytest.approx(metrics["roc_auc_online"], abs=1e-9)
+    assert (score > 0.5).any(), "the decision of function.toml must happen"
+
+
+def test_the_second_time_nothing_is_trained(trained: Trained) -> None:
+    printed = training(trained.project.root)
+    assert "3 versions already" in printed
+    assert "Simulating" not in printed
+    assert trained.source.resolve(parse("fraud")).version == "3"
+
+
+def test_a_server_gets_the_same_models(trained: Trained, server: MlflowServer) -> None:
+    """MLFLOW_TRACKING_URI alone moves the registry; training again from the same data gives the same numbers."""
+    printed = training(trained.project.root, MLFLOW_TRACKING_URI=server.url)
+    assert "fraud@champion is version 3." in printed
+    assert logged(server.url) == logged(trained.project.tracking_uri)
+    version = mlflow.MlflowClient(tracking_uri=server.url).get_model_version_by_alias("fraud", "champion")
+    assert str(version.version) == "3"
+    assert not (trained.project.root / "mlruns").exists()
+
+
+def online_rows(database: Path) -> dict[str, list[tuple[Any, ...]]]:
+    """Everything in a SQLite online store but when it was written."""
+    with sqlite3.connect(f"file:{database}?mode=ro", uri=True) as connection:
+        found = {
+            view: connection.execute(
+                f'SELECT entity_key, feature_name, value, event_ts FROM "sunup_{view}" ORDER BY 1, 2'
+            ).fetchall()
+            for view in VIEWS
+        }
+    connection.close()
+    return found
+
+
+def materialized_by_command(trained: Trained, root: Path, **environment: str) -> FeatureStore:
+    """`feast apply` and `feast materialize` by hand, in a fresh project with the same data."""
+    checkout(root)
+    shutil.copytree(trained.project.features / "data", root / "features" / "data")
+    (root / ".sunup" / "features").mkdir(parents=True)
+    feast(root, "apply", **environment)
+    until = holdout_start(Data(trained.project))
+    feast(root, "materialize", f"{until - timedelta(days=30):%FT%T}", f"{until:%FT%T}", **environment)
+    return FeatureStore(repo_path=str(root / "features"))
+
+
+def test_feasts_own_commands_do_what_the_flow_does(trained: Trained, tmp_path: Path) -> None:
+    materialized_by_command(trained, tmp_path)
+    by_hand = online_rows(tmp_path / ".sunup" / "features" / "online.db")
+    assert {view: len(rows) > 1000 for view, rows in by_hand.items()} == dict.fromkeys(VIEWS, True)
+    assert by_hand == online_rows(trained.project.state / "features" / "online.db")
+
+
+def test_one_setting_puts_the_features_into_redis(
+    trained: Trained, tmp_path: Path, redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    setting = tmp_path / "redis.yaml"
+    address = redis_url.removeprefix("redis://").removesuffix("/0")
+    text = (ROOT / "features" / "feature_store.redis.yaml").read_text()
+    assert "localhost:6379" in text
+    setting.write_text(text.replace("localhost:6379", address))
+    monkeypatch.setenv("FEAST_FS_YAML_FILE_PATH", str(setting))
+    store = materialized_by_command(trained, tmp_path / "project", FEAST_FS_YAML_FILE_PATH=str(setting))
+    assert store.config.online_store.type == "redis"
+    holdout = pd.read_parquet(Data(trained.project).holdout).head(500)
+    monkeypatch.delenv("FEAST_FS_YAML_FILE_PATH")
+    from_sqlite = train.online(FeatureStore(repo_path=str(trained.project.features)), holdout)
+    pd.testing.assert_frame_equal(train.online(store, holdout), from_sqlite)
+    assert not (tmp_path / "project" / ".sunup" / "features" / "online.db").exists()
