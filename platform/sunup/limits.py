@@ -42,6 +42,7 @@ BATCH_ROWS_MAX: Final = 1024  # rows in one model run
 STORE_CONNECT_SECONDS_MAX: Final = 2.0  # s to connect to an online store
 STORE_INFLIGHT_MAX: Final = 4096  # reads waiting on one store connection
 STORE_RETRY_SECONDS: Final = 0.2  # s between attempts to reconnect to a store that is down
+STORE_LOG_SECONDS: Final = 5.0  # s between log lines about lookups that go without their store
 STORE_STALL_SECONDS_MAX: Final = 1.0  # s past its deadline a reply may come before the connection is dropped
 LOOKUP_ROWS_PER_DEADLINE: Final = 64  # rows; [features] deadline_ms is for so many, a bigger call gets more of it
 SQLITE_KEYS_PER_STATEMENT: Final = 64  # keys in one SELECT of a call with many rows; SQLite's oldest limit is 999
