@@ -1,26 +1,21 @@
 """From nothing to a registered model and served features, as a user does it: the training flow in a project of its own,
 Feast's own commands on SQLite and on Redis, and a real MLflow server."""
 
-import os
 import shutil
 import sqlite3
-import subprocess
-import sys
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from tests.fraud_fixture import ROOT, Trained, checkout, feast, training
 from tests.mlflow_fixture import MlflowServer
 
 from sunup.registry.signature import read, read_example
 from sunup.registry.source import parse
-from sunup.registry.sqlite import open_sqlite
-from sunup.settings import Project
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # of importing Feast, MLflow and what they import: theirs
@@ -33,57 +28,12 @@ with warnings.catch_warnings():
     from functions.fraud.build_features import Data, holdout_start
     from functions.fraud.history import VIEWS
 
-ROOT = Path(__file__).resolve().parents[2]
 TITLES = ["logistic regression", "random forest", "LightGBM"]
 
 pytestmark = [
     pytest.mark.timeout(900),  # the first test waits for a whole training, and Feast's commands take 10 s to import
     pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy is deprecated"),  # in MLflow 3.17's own tables
 ]
-
-
-@dataclass(frozen=True)
-class Trained:
-    """A project after the training flow, and what the flow printed."""
-
-    project: Project
-    printed: str
-
-    @property
-    def source(self) -> Any:
-        found = open_sqlite(self.project.tracking_uri, lambda: pytest.fail("everything is on this disk"))
-        assert found is not None
-        return found
-
-
-def run(project: Path, *command: str, **environment: str) -> str:
-    """Run `command` in `project` without this session's settings; its output. Fails with its errors."""
-    clean = {name: value for name, value in os.environ.items() if not name.startswith(("MLFLOW_", "FEAST_"))}
-    ran = subprocess.run(command, cwd=project, env=clean | environment, capture_output=True, text=True, check=False)
-    assert ran.returncode == 0, ran.stdout + ran.stderr
-    return ran.stdout
-
-
-def training(project: Path, *arguments: str, **environment: str) -> str:
-    return run(project, sys.executable, "-m", "functions.fraud.train", *arguments, **environment)
-
-
-def feast(project: Path, *arguments: str, **environment: str) -> str:
-    command = Path(sys.executable).with_name("feast")
-    return run(project / "features", str(command), *arguments, **environment)
-
-
-def checkout(target: Path) -> Path:
-    """A fresh project with this repository's functions and features."""
-    for name in ("functions", "features"):
-        shutil.copytree(ROOT / name, target / name, ignore=shutil.ignore_patterns("data", "__pycache__"))
-    return target
-
-
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
-    root = checkout(tmp_path_factory.mktemp("trained"))
-    return Trained(Project(root), training(root))
 
 
 @pytest.fixture(scope="module")
