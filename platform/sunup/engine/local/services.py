@@ -1,12 +1,15 @@
-"""The door and the nursery: the supervisor's own children, started, adopted when they outlived it, and restarted."""
+"""The door and the nursery: the supervisor's own children, started, adopted when they outlived it, and restarted; and
+the sockets and logs that they and the workers are given."""
 
 import asyncio
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from sunup.limits import ADOPT_SECONDS_MAX, RESTART_BACKOFF_SECONDS_MAX
+from sunup.errors import EngineError
+from sunup.limits import ADOPT_SECONDS_MAX, LOG_BYTES_MAX, RESTART_BACKOFF_SECONDS_MAX
 from sunup.link.channel import Message
 from sunup.link.peer import Peer, find, prepare
 
@@ -128,3 +131,21 @@ class Service:
 # Started, never imported: the nursery holds ONNX Runtime, and each keeps its own memory small.
 DOOR_MODULE = "sunup.engine.door.door"
 NURSERY_MODULE = "sunup.serve.nursery"
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A public listening socket. Raises EngineError when the address is taken or not ours."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=1024)
+    except OSError as error:
+        raise EngineError(
+            f"Cannot listen on {host}:{port}: {error.strerror}. Choose another with --port or --metrics-port."
+        ) from error
+
+
+def rotate(logs: Path) -> None:
+    """Move logs over LOG_BYTES_MAX aside, each over its last one. Workers find the name free and open it again."""
+    for log in logs.glob("*.log"):
+        if log.stat().st_size > LOG_BYTES_MAX:
+            log.rename(log.with_suffix(".log.1"))

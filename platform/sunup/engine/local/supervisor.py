@@ -14,10 +14,10 @@ from sunup.bundle.manifest import Manifest
 from sunup.bundle.store import read_manifest
 from sunup.engine.local.live import Live
 from sunup.engine.local.scaler import Scaler
-from sunup.engine.local.services import DOOR_MODULE, NURSERY_MODULE, Service
+from sunup.engine.local.services import DOOR_MODULE, NURSERY_MODULE, Service, listen, rotate
 from sunup.engine.local.state import Revision, StateFile
 from sunup.engine.local.workers import Birth, Life, Worker, Workers
-from sunup.errors import CommandError, EngineError
+from sunup.errors import CommandError
 from sunup.limits import DRAIN_SECONDS_MAX, RESTART_BACKOFF_SECONDS_MAX
 from sunup.link.board import Board
 from sunup.link.channel import Message
@@ -28,17 +28,6 @@ from sunup.settings import Project
 
 START_SECONDS_MAX = 15.0
 WEIGH_SECONDS = 5.0  # reading a process's memory costs the kernel about a millisecond
-
-
-def listen(host: str, port: int) -> socket.socket:
-    """A public listening socket. Raises EngineError when the address is taken or not ours."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    try:
-        return socket.create_server((host, port), family=family, backlog=1024)
-    except OSError as error:
-        raise EngineError(
-            f"Cannot listen on {host}:{port}: {error.strerror}. Choose another with --port or --metrics-port."
-        ) from error
 
 
 class Supervisor:
@@ -267,12 +256,13 @@ class Supervisor:
     # --- telling ----------------------------------------------------------------------------------------------------
 
     def _before_tick(self) -> None:
-        """There is a front; and, every few seconds, how much memory each function's workers use."""
+        """There is a front; and, every few seconds, memory is weighed and a full log makes way for a new one."""
         if not self.workers.of(None):
             self._born(Birth(None, 0, "", "", "", {}, False, None), [self.metrics.fileno()])
         now = self._loop.time()
         if now >= self._weigh_at:
             self._weigh_at = now + WEIGH_SECONDS
+            rotate(self.project.logs)
             for name in self.live:
                 used = sum(pss_bytes(w.peer.pid) for w in self.workers.of(name) if w.peer is not None)
                 self._board.put("sunup_worker_memory_bytes", float(used), function=name)
