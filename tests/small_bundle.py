@@ -2,6 +2,7 @@
 
 import hashlib
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -50,16 +51,9 @@ def make_bundle(
     """
     width = rows.shape[1]
     names = tuple(f"f{i}" for i in range(width))
-    feeds = {"input": rows.astype(dtype)}
-    session = ort.InferenceSession(model, providers=["CPUExecutionProvider"])
-    expected = session.run(["probability"], feeds)[0]
     staged = folder / "staged"
     staged.mkdir(parents=True)
-    (staged / "model.onnx").write_bytes(model)
-    np.savez(staged / "warmup.npz", **{"in:input": feeds["input"], "out:probability": expected})
-    (staged / "parity.json").write_bytes(b"{}")
-    if features is not None:
-        (staged / "features.json").write_bytes(features)
+    given = str(_write_files(staged, model, rows.astype(dtype), features))
     request = request or tuple(Field(name, "float64") for name in names)
     values = dict(zip(names, rows[0].tolist(), strict=True))
     example = {field.name: values.get(field.name, 1) for field in request}
@@ -70,9 +64,9 @@ def make_bundle(
         model=Model(name=function, version="3", run_id="r", flavor="onnx"),
         request=request,
         inputs=(Tensor("input", dtype, (-1, width), names),),
-        outputs=(Tensor("probability", str(expected.dtype), (-1, 2)),),
+        outputs=(Tensor("probability", given, (-1, 2)),),
         response=(
-            ResponseField("score", str(expected.dtype), "probability", 1),
+            ResponseField("score", given, "probability", 1),
             ResponseField("decision", "string", decision=Decision("score", 0.9, "block", "allow")),
         ),
         tolerance=1e-5,
@@ -86,3 +80,16 @@ def make_bundle(
     digest = hashlib.sha256(data).hexdigest()
     staged.rename(folder / digest)
     return digest
+
+
+def _write_files(staged: Path, model: bytes, rows: NDArray[Any], features: bytes | None) -> np.dtype[Any]:
+    """Everything but the manifest; the dtype the model answers with."""
+    session = ort.InferenceSession(model, providers=["CPUExecutionProvider"])
+    expected = session.run(["probability"], {"input": rows})[0]
+    (staged / "model.onnx").write_bytes(model)
+    np.savez(staged / "warmup.npz", **{"in:input": rows, "out:probability": expected})
+    (staged / "parity.json").write_bytes(b"{}")
+    if features is not None:
+        (staged / "features.json").write_bytes(features)
+    dtype: np.dtype[Any] = expected.dtype
+    return dtype

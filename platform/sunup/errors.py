@@ -128,7 +128,7 @@ class FeaturesMissing(Unavailable):
 
 
 class CommandError(SunupError):
-    """A command that cannot be done. `exit_code` 1: failed; 2: usage. `message` is one paragraph ending in what to do."""
+    """A command that cannot be done. `exit_code` 1: failed, 2: usage. `message`: one paragraph that says what to do."""
 
     exit_code = 1
     status = 500

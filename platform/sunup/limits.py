@@ -1,4 +1,4 @@
-"""Every bound in one place, with its unit and the reason for its value. Full means refuse now, never wait without end."""
+"""Every bound in one place, with its unit and the reason for its value. Full means refuse now, never wait for ever."""
 
 from typing import Final
 
@@ -53,7 +53,7 @@ SQLITE_CHECK_SECONDS: Final = 1.0  # s between looks at whether an online store'
 PACKAGER_IDLE_SECONDS: Final = 300.0  # s the warm packager stays; importing its libraries again costs 4-10 s
 PACKAGER_SECONDS_MAX: Final = 300.0  # s one conversion may take
 PACKAGER_MEMORY_BYTES_MAX: Final = 8 * 1024**3  # bytes of address space growth one conversion may use
-PACKAGER_MESSAGE_BYTES_MAX: Final = 16 * 1024**2  # bytes in one message between the packager and its child; a job names files
+PACKAGER_MESSAGE_BYTES_MAX: Final = 16 * 1024**2  # bytes in one message to or from the packager; a job names files
 PACKAGER_START_SECONDS_MAX: Final = 20.0  # s until the resident process behind it listens; it imports nothing before
 PACKAGER_RESIDENT_BYTES_MAX: Final = 3 * 1024**3  # bytes resident; above it the process ends when it has nothing to do
 PARITY_ROWS_MAX: Final = 20_000  # rows compared in a parity proof

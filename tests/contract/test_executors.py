@@ -1,3 +1,4 @@
+# Longer than 300 lines: one contract, every executor, and what each may refuse.
 """What every executor promises, on the stub and on ONNX Runtime; then what only the real one has to show."""
 
 import os

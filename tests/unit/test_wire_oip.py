@@ -1,3 +1,4 @@
+# Longer than 300 lines: each way a tensor can be given or be wrong is a case here.
 """Open Inference Protocol v2 in JSON: tensors in every datatype and shape it takes, and how it refuses the rest."""
 
 import base64

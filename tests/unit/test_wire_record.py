@@ -1,3 +1,4 @@
+# Longer than 300 lines: each way a record can be wrong is a case here.
 """The native codec: what it reads, what it refuses and how it says so, what it writes."""
 
 import json

@@ -38,11 +38,11 @@ class LocalEngine:
         self._project.logs.mkdir(parents=True, exist_ok=True)
         log = self._project.logs / "engine.log"
         read, write = os.pipe()
-        command = [*self.command(host, port, metrics_port), "--ready-fd", str(write)]
+        starting = [*command(self._project, host, port, metrics_port), "--ready-fd", str(write)]
         with log.open("ab") as output:
             begun = output.tell()
             process = subprocess.Popen(
-                command,
+                starting,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
@@ -64,12 +64,6 @@ class LocalEngine:
             text.seek(begun)
             said = text.read().strip()
         raise EngineError(f"The engine did not start. {said[-2000:] or 'It said nothing.'} (log: {log})")
-
-    def command(self, host: str, port: int, metrics_port: int) -> list[str]:
-        """The command line of the supervisor process."""
-        module = "sunup.engine.local.admin"
-        options = ["--project", str(self._project.root), "--host", host, "--port", str(port)]
-        return [sys.executable, "-m", module, *options, "--metrics-port", str(metrics_port)]
 
     def down(self) -> dict[str, Any]:
         """Stop the engine and everything it runs; returns when it has ended."""
@@ -122,6 +116,13 @@ class LocalEngine:
             except OSError:
                 pass  # told below: a reset is an end, too
         raise _Absent("The engine ended before it answered. Start it again: platform up --detach")
+
+
+def command(project: Project, host: str, port: int, metrics_port: int) -> list[str]:
+    """The command line of a supervisor process."""
+    module = "sunup.engine.local.admin"
+    options = ["--project", str(project.root), "--host", host, "--port", str(port)]
+    return [sys.executable, "-m", module, *options, "--metrics-port", str(metrics_port)]
 
 
 class _Absent(EngineError):

@@ -53,10 +53,10 @@ class Live:
             "digest": r.digest,
             "queue_max": m.scale.queue_max,
             "timeout_s": m.limits.timeout_s,
-            "state": self.state(workers),
+            "state": self._state(workers),
         }
 
-    def state(self, workers: Iterable[Worker]) -> str:
+    def _state(self, workers: Iterable[Worker]) -> str:
         """ready, starting, failed or cold."""
         lives = {w.life for w in workers if w.birth.revision == self.revision.revision}
         if Life.READY in lives:
@@ -106,7 +106,7 @@ class Live:
             "revision": r.revision,
             "digest": r.digest,
             "model": f"{m.model.name}/{m.model.version}",
-            "state": self.state(workers),
+            "state": self._state(workers),
             **({"reason": self.reason} if self.failures else {}),
             "workers": [
                 {"id": w.name, "pid": w.peer.pid, "state": w.life.value, "memory_bytes": pss_bytes(w.peer.pid)}

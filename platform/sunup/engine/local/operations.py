@@ -106,7 +106,7 @@ class Operations:
 
     async def _verified(self, digest: str) -> Manifest:
         """The manifest of a bundle every byte of which was checked, off the loop: a large model takes a while."""
-        return await asyncio.to_thread(verify, self._engine.bundle(digest))
+        return await asyncio.to_thread(verify, self._engine.project.bundles / digest)
 
     async def _prove(self, revision: Revision) -> None:
         """Have a ready worker of `revision`, self-proven on this machine."""

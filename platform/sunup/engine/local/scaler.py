@@ -15,6 +15,7 @@ TICK_SECONDS = 0.25
 class Acts(Protocol):
     """What the scaler may do. The supervisor is one."""
 
+    @property
     def able(self) -> bool: ...
     def serving(self, live: Live) -> list[Worker]: ...
     def bear(self, revision: Revision) -> Worker: ...
@@ -42,7 +43,7 @@ class Scaler:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        if not self._acts.able():
+        if not self._acts.able:
             return
         self._before()
         busy = [self.scale(live) for live in self._live.values()]  # all of them: no short cut at the first
@@ -51,7 +52,7 @@ class Scaler:
 
     def scale(self, live: Live) -> bool:
         """Bring a function to the number of workers it should have; whether it needs looking at again."""
-        if not self._acts.able():
+        if not self._acts.able:
             return False
         now = self._loop.time()
         workers = self._acts.serving(live)

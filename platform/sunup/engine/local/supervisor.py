@@ -7,7 +7,6 @@ import asyncio
 import contextlib
 import socket
 import sys
-from pathlib import Path
 from typing import Any
 
 from sunup.bundle.manifest import Manifest
@@ -78,7 +77,7 @@ class Supervisor:
         """Adopt what lives, start what does not, and serve the recorded revisions."""
         for revision in self.state.current():
             try:
-                manifest = read_manifest(self.bundle(revision.digest))
+                manifest = read_manifest(self.project.bundles / revision.digest)
             except CommandError as error:
                 print(error.message, file=sys.stderr)
                 self.broken[revision.function] = error.message
@@ -123,10 +122,6 @@ class Supervisor:
         self._board.flush()
         self.state.close()
 
-    def bundle(self, digest: str) -> Path:
-        """The folder of a bundle."""
-        return self.project.bundles / digest
-
     # --- revisions --------------------------------------------------------------------------------------------------
 
     def switch(self, revision: Revision, manifest: Manifest) -> Live:
@@ -159,6 +154,7 @@ class Supervisor:
 
     # --- what the scaler may do -------------------------------------------------------------------------------------
 
+    @property
     def able(self) -> bool:
         """Whether workers can be born now."""
         return not self._stopping and self.nursery.peer is not None
@@ -174,7 +170,7 @@ class Supervisor:
         """Begin the birth of a worker; it proves its bundle unless that was done on this machine before."""
         r = revision
         prove = not self.state.proven(r.digest, self.machine)
-        folder = str(self.bundle(r.digest))
+        folder = str(self.project.bundles / r.digest)
         return self._born(
             Birth(r.function, r.revision, r.digest, folder, r.model, r.settings, prove, self._costs.get(r.digest)), []
         )
@@ -280,7 +276,7 @@ class Supervisor:
         self._tell_door({"op": "attach", "worker": worker.name, "function": birth.function, "revision": birth.revision})
 
     def _entry(self, live: Live) -> dict[str, Any]:
-        folder = str(self.bundle(live.revision.digest))
+        folder = str(self.project.bundles / live.revision.digest)
         return {**live.entry(self.workers.of(live.revision.function)), "bundle": folder}
 
     def _tell_door(self, head: dict[str, Any]) -> bool:
