@@ -205,8 +205,9 @@ def test_a_kill_while_packing_leaves_no_half_bundle_and_no_process(
 
 
 def children_of(pid: int) -> list[psutil.Process]:
-    """The packager children of a process."""
-    return [c for c in psutil.Process(pid).children() if "sunup.bundle.convert.child" in c.cmdline()]
+    """The living packager children of a process."""
+    living = [c for c in psutil.Process(pid).children() if c.status() != psutil.STATUS_ZOMBIE]
+    return [c for c in living if "sunup.bundle.convert.child" in c.cmdline()]
 
 
 def wait_for(path: Path) -> None:

@@ -72,6 +72,10 @@ class LocalEngine:
         if pidfd is not None:
             ended = select.select([pidfd], [], [], START_SECONDS_MAX)[0]
             os.close(pidfd)
+            try:
+                os.waitpid(facts["pid"], os.WNOHANG)
+            except ChildProcessError:
+                pass  # another process started it
             if not ended:
                 raise EngineError(f"The engine (pid {facts['pid']}) is still stopping; its log says more.")
         return facts
