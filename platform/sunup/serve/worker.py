@@ -54,7 +54,6 @@ async def live(spec: dict[str, Any], fds: list[int], begun: float) -> None:
         _LOG.exception("cannot serve")
         worker.fail("internal", f"{error!r}; the function's log says more.")
     else:
-        gc.collect()
         gc.freeze()  # what serves for good is never scanned again
         gc.set_threshold(50_000, 20, 100)
         worker.serve(opened, {"fork": begun - spec["asked"], **opened.timings})
