@@ -1,0 +1,46 @@
+# Everything runs on a bare machine with Python 3.11: each target installs what it needs first.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+.PHONY: help setup setup-dev demo test lint bench locks clean
+
+VENV := .venv/bin
+SOURCES := platform/sunup functions features examples tests
+COMPILE := $(VENV)/uv pip compile --quiet --python-version 3.11 --no-emit-index-url --generate-hashes --no-header
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: ## make .venv and install what Sunup needs
+	@infra/setup.sh cpu
+
+setup-dev:
+	@infra/setup.sh dev
+
+demo: setup ## the whole story on this machine: train, register, deploy, score, to zero and back
+	@$(VENV)/python -m examples.demo
+
+test: setup-dev ## every check and every test
+	@infra/redis.sh
+	@$(MAKE) --no-print-directory lint
+	@$(VENV)/python -m pytest
+
+lint: setup-dev ## style and types
+	@$(VENV)/ruff check $(SOURCES)
+	@$(VENV)/ruff format --check $(SOURCES)
+	@$(VENV)/mypy
+
+bench: setup-dev ## one benchmark: make bench BENCH=warm-rest
+	@infra/redis.sh
+	@infra/bench.sh
+	@$(VENV)/python -m tests.bench $(BENCH)
+
+locks: setup-dev ## resolve infra/requirements again from pyproject.toml
+	@$(COMPILE) infra/requirements/uv.in -o infra/requirements/uv.txt
+	@$(COMPILE) --extra cpu --extra deploy --extra dev pyproject.toml -o infra/requirements/dev.txt
+	@$(COMPILE) --extra cpu --extra deploy -c infra/requirements/dev.txt pyproject.toml -o infra/requirements/cpu.txt
+	@$(COMPILE) --extra gpu --extra deploy -c infra/requirements/dev.txt pyproject.toml -o infra/requirements/gpu.txt
+	@$(COMPILE) -c infra/requirements/dev.txt pyproject.toml -o infra/requirements/base.txt
+
+clean: ## remove .venv, the project's state and caches (a running engine is stopped first)
+	@if [ -x $(VENV)/platform ] && [ -d .sunup ]; then $(VENV)/platform down; fi
+	@rm -rf .venv .sunup .mypy_cache .ruff_cache .pytest_cache

@@ -1,0 +1,15 @@
+#!/usr/bin/env bash
+# Finds a redis-server, or installs one. The tests start their own, on a port and folder of their own.
+set -euo pipefail
+. "$(dirname "${BASH_SOURCE[0]}")/common.sh"
+
+if command -v redis-server >/dev/null; then exit 0; fi
+
+# Debian starts a service when it installs one. This one is not wanted: 101 means "not allowed" to its installer.
+policy=/usr/sbin/policy-rc.d
+if [ "$(id -u)" = 0 ] && ! [ -e "$policy" ]; then
+  printf '#!/bin/sh\nexit 101\n' >"$policy"
+  chmod 755 "$policy"
+  trap 'rm -f "$policy"' EXIT
+fi
+install_packages redis-server

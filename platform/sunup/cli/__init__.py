@@ -1,0 +1,1 @@
+"""The command `platform`: thin. It parses, calls and prints; compose.py wires the parts together."""

@@ -1,0 +1,101 @@
+"""`platform bundle` and `platform inspect`: bundles without an engine."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import click
+
+from sunup.bundle.manifest import Manifest
+from sunup.bundle.pack import inspect as examine
+from sunup.bundle.store import MANIFEST, Store, read_manifest
+from sunup.cli.deploy import build
+from sunup.cli.terminal import options, pairs, show_json, show_table, size, stages
+from sunup.errors import UsageError
+from sunup.settings import Project
+
+
+@click.command()
+@click.argument("name")
+@click.option("--out", "out", type=click.Path(path_type=Path), metavar="DIR", help="Also copy the bundle to DIR.")
+@options()
+def bundle(name: str, out: Path | None, as_json: bool, project: Project) -> None:
+    """Build a bundle without deploying it; `platform deploy DIR` deploys it, here or on another machine."""
+    if out is not None and out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UsageError(f"{out} is already there. Give --out a folder that does not exist yet, or an empty one.")
+    with stages(quiet=as_json) as shown:
+        built = build(project, name, shown)
+    path = Store(project.bundles).open(built["digest"])
+    if out is not None:
+        path = _copy(path, out)
+    if as_json:
+        show_json({**built, "path": str(path)})
+    else:
+        click.echo(f"{built['function']} from {built['model']}: {built['digest']}")
+        click.echo(path)
+
+
+@click.command()
+@click.argument("what", metavar="DIR|DIGEST")
+@options()
+def inspect(what: str, as_json: bool, project: Project) -> None:
+    """Show a bundle's manifest and parity proof, after checking every byte of it.
+
+    DIGEST may be cut short as long as it is the only one that begins so.
+    """
+    folder = Path(what) if (Path(what) / MANIFEST).is_file() else _find(Store(project.bundles), project, what)
+    facts = examine(folder)
+    if as_json:
+        show_json({"path": str(folder), **facts})
+    else:
+        _show(folder, read_manifest(folder), facts)
+
+
+def _find(store: Store, project: Project, start: str) -> Path:
+    found = [digest for digest in store.list() if digest.startswith(start)]
+    if len(found) == 1:
+        return project.bundles / found[0]
+    if found:
+        raise UsageError(f"{len(found)} bundles begin with {start}: {', '.join(d[:12] for d in found)}. Give more.")
+    known = ", ".join(digest[:12] for digest in store.list()) or "none"
+    raise UsageError(
+        f"{start} is neither a bundle's folder nor the digest of one in {project.bundles}. There: {known}."
+    )
+
+
+def _copy(folder: Path, out: Path) -> Path:
+    """Copy whole or not at all: written beside, then renamed."""
+    out = out.resolve()
+    out.parent.mkdir(parents=True, exist_ok=True)
+    beside = out.with_name(f".{out.name}.new")
+    shutil.rmtree(beside, ignore_errors=True)
+    shutil.copytree(folder, beside)
+    beside.rename(out)
+    return out
+
+
+def _show(folder: Path, manifest: Manifest, facts: dict[str, Any]) -> None:
+    model = manifest.model
+    pairs(
+        {
+            "bundle": folder,
+            "digest": facts["digest"],
+            "function": manifest.function,
+            "model": f"{model.name}/{model.version} ({model.flavor}, run {model.run_id})",
+            "built by": f"Sunup {manifest.sunup}, format {manifest.format}",
+            "scale": f"{manifest.scale.min} to {manifest.scale.max} workers, to zero after {manifest.scale.idle_s:g} s",
+            "limits": f"body {size(manifest.limits.body_bytes)}, timeout {manifest.limits.timeout_s:g} s",
+            "parity": ", ".join(f"{name} {value}" for name, value in facts["parity"].items()),
+            "example": json.dumps(manifest.example, default=str),
+        }
+    )
+    click.echo()
+    asked = {field.name for field in manifest.request}
+    columns = dict.fromkeys(column for tensor in manifest.inputs for column in tensor.columns)
+    rows = [["request", field.name, field.dtype] for field in manifest.request]
+    rows += [["feature", name, ""] for name in columns if name not in asked]
+    rows += [["response", field.name, field.dtype] for field in manifest.response]
+    show_table(["field", "name", "type"], rows)
+    click.echo()
+    show_table(["file", "size "], [[name, size(count)] for name, count in facts["files"].items()])

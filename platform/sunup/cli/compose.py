@@ -1,0 +1,167 @@
+"""Where the parts meet: name -> registry -> declaration -> read plan -> bundle, by plain calls. Nothing else composes.
+
+Runs in the resident process (resident.py). Importing this file is cheap; MLflow and Feast come when first needed.
+"""
+
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from sunup.bundle.fit import derive as derive_spec
+from sunup.bundle.fit import write
+from sunup.bundle.pack import SourceModel, pack
+from sunup.bundle.packager import Packager
+from sunup.bundle.spec import Spec
+from sunup.bundle.spec import read as read_spec
+from sunup.bundle.store import Store
+from sunup.lookup.plan import ReadPlan
+from sunup.registry.signature import Signature
+from sunup.registry.signature import read as read_signature
+from sunup.registry.source import Reference, Resolved, Source, parse
+from sunup.registry.sqlite import open_sqlite
+from sunup.settings import Project
+from sunup.types import Field
+
+OnStage = Callable[[str, str], None]
+NEXT = {"convert": "prove", "prove": "freeze"}
+
+
+def build(project: Project, *, name: str, packager: Packager, on_stage: OnStage) -> dict[str, Any]:
+    """Make the bundle of a named model and put it into the project's store.
+
+    Returns function, digest, model ("fraud/3"), settings (what a worker of it gets at birth), unchanged and note.
+    Raises the CommandError of whichever part refused.
+    """
+    on_stage("resolve", name)
+    source = open_source(project)
+    resolved, spec = resolve(project, source, name)
+    with tempfile.TemporaryDirectory(prefix="sunup-") as scratch:
+        on_stage("fetch", f"{resolved.name}/{resolved.version}")
+        folder = source.fetch(resolved, Path(scratch))
+        signature = read_signature(folder)
+        model = _model(resolved, folder, signature)
+        spec = spec or derive_spec(resolved.name, model.columns)
+        plan, settings = _features(project, spec, model.columns, on_stage)
+        made: list[str] = []
+
+        def on_done(stage: str, _: float) -> None:
+            made.append(stage)
+            if stage in NEXT:
+                on_stage(NEXT[stage], "")
+
+        on_stage("convert", "")
+        digest = pack(
+            Store(project.bundles),
+            spec=spec,
+            model=model,
+            packager=packager,
+            features_json=msgspec.json.encode(plan) if plan else None,
+            feature_columns=plan.columns if plan else (),
+            on_stage=on_done,
+        )
+    return {
+        "function": spec.name,
+        "digest": digest,
+        "model": f"{resolved.name}/{resolved.version}",
+        "settings": settings,
+        "unchanged": not made,
+        "note": resolved.note,
+    }
+
+
+def derive(project: Project, *, name: str, packager: Packager, on_stage: OnStage) -> dict[str, Any]:  # noqa: ARG001
+    """The text of a function.toml for a named model, from its signature alone: function and text."""
+    on_stage("resolve", name)
+    source = open_source(project)
+    resolved = source.resolve(parse(name))
+    with tempfile.TemporaryDirectory(prefix="sunup-") as scratch:
+        on_stage("fetch", f"{resolved.name}/{resolved.version}")
+        spec = derive_spec(resolved.name, read_signature(source.fetch(resolved, Path(scratch))).fields())
+    return {"function": spec.name, "text": write(spec), "note": resolved.note}
+
+
+def settings(project: Project, *, packager: Packager, on_stage: OnStage) -> dict[str, str]:  # noqa: ARG001
+    """What a worker that looks features up gets at birth, for a bundle made elsewhere."""
+    on_stage("features", "")
+    from sunup.lookup.compile.service import store_url  # imports Feast: 4 to 6 s
+
+    return {"features_url": store_url(project.features)}
+
+
+def warm(project: Project) -> None:
+    """Import now what a build will want: Feast when there is a feature repository, MLflow when it holds the models."""
+    open_source(project)
+    if project.features.is_dir():
+        import sunup.lookup.compile.service  # noqa: F401 - imports Feast: 4 to 6 s, before anybody waits for it
+
+
+def open_source(project: Project) -> Source:
+    """The project's registry."""
+    uri = project.tracking_uri
+
+    def through_mlflow() -> Source:
+        from sunup.registry.mlflow import (
+            MlflowSource,
+        )  # imports MLflow: 1 to 4 s that the default registry does not need
+
+        return MlflowSource(uri)
+
+    return open_sqlite(uri, through_mlflow) or through_mlflow()
+
+
+def resolve(project: Project, source: Source, name: str) -> tuple[Resolved, Spec | None]:
+    """The version a name means and the declaration of its function, if functions/ holds one.
+
+    A function's own name stands for its model: `churn@champion` is that alias of whatever model functions/churn names.
+    """
+    reference = parse(name)
+    spec = declared(project, reference.name)
+    if spec is not None and spec.model != reference.name:
+        reference = Reference(reference.text, spec.model, reference.version, reference.alias)
+    resolved = source.resolve(reference)
+    if spec is None or spec.model != resolved.name:  # a model registered under just the name that was typed
+        spec = declared(project, resolved.name)
+    return resolved, spec if spec is not None and spec.model == resolved.name else None
+
+
+def declared(project: Project, function: str) -> Spec | None:
+    """What functions/<function>/function.toml says, or None when there is no such file."""
+    path = project.functions / function / "function.toml"
+    return read_spec(path) if path.is_file() else None
+
+
+def _features(
+    project: Project, spec: Spec, columns: tuple[Field, ...], on_stage: OnStage
+) -> tuple[ReadPlan | None, dict[str, str]]:
+    wanted = spec.features
+    if wanted is None:
+        return None, {}
+    on_stage("features", wanted.service if "feast" in sys.modules else f"{wanted.service}; importing Feast first")
+    from sunup.lookup.compile.service import compile_plan  # imports Feast: 4 to 6 s, only for functions with features
+
+    plan, url = compile_plan(
+        project.features,
+        wanted.service,
+        request=spec.request or columns,
+        defaults=wanted.defaults,
+        max_age=wanted.max_age_s,
+        deadline_ms=wanted.deadline_ms,
+        on_missing=wanted.on_missing,
+    )
+    return plan, {"features_url": url}
+
+
+def _model(resolved: Resolved, folder: Path, signature: Signature) -> SourceModel:
+    return SourceModel(
+        name=resolved.name,
+        version=resolved.version,
+        run_id=resolved.run_id,
+        flavor=signature.flavor,
+        folder=folder,
+        columns=signature.fields(),
+        requirements=signature.requirements,
+    )

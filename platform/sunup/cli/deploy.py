@@ -1,0 +1,142 @@
+"""`platform deploy` and `platform init`: from a registered model to a live function."""
+
+import json
+import os
+import shlex
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+
+from sunup.bundle.store import MANIFEST, Store, read_manifest
+from sunup.cli.client import Resident
+from sunup.cli.engine import ensure, running
+from sunup.cli.terminal import Stages, options, show_json, show_note, stages
+from sunup.errors import UsageError
+from sunup.settings import Project
+
+FEATURES_URL = "FEATURES_URL"  # where workers read features, instead of what the feature repository says
+
+
+@click.command()
+@click.argument("what", metavar="NAME|DIR")
+@click.option("--no-start", is_flag=True, help="Refuse when no engine runs, instead of starting one.")
+@options()
+def deploy(what: str, no_start: bool, as_json: bool, project: Project) -> None:
+    """Turn a registered model into a live function.
+
+    NAME is fraud-v3 (a version), fraud@champion (an alias), fraud (the newest version) or a models:/ URI. DIR is a
+    bundle made by `platform bundle`. The new revision is proven on this machine before it is routed, and the old one
+    serves until then.
+    """
+    if no_start:
+        running(project)
+    began = time.monotonic()
+    with stages(quiet=as_json) as shown:
+        built = _take(project, Path(what), shown) if _is_bundle(what) else build(project, what, shown)
+        engine = ensure(project, shown, may_start=not no_start)
+        result = engine.deploy(
+            built["function"],
+            built["digest"],
+            settings=built["settings"],
+            on_event=lambda event: _show_engine(shown, event),
+        )
+        shown.stop()
+        seconds = time.monotonic() - began
+        facts = {
+            **result,
+            "seconds": round(seconds, 4),
+            "stages": shown.seconds,
+            "curl": curl(project, built["digest"], result["url"]),
+        }
+    if built.get("note"):
+        show_note(built["note"])
+    if as_json:
+        show_json(facts)
+        return
+    state = "unchanged" if result["unchanged"] else f"live after {seconds:.1f} s"
+    click.echo(f"{result['function']} revision {result['revision']} ({result['model']}) is {state}")
+    click.echo(result["url"])
+    click.echo(facts["curl"])
+
+
+@click.command()
+@click.argument("name")
+@click.option("--force", is_flag=True, help="Write over a function.toml that is there.")
+@options()
+def init(name: str, force: bool, as_json: bool, project: Project) -> None:
+    """Write functions/NAME/function.toml from a model's signature.
+
+    A model needs no such file to be deployed; it is where features, names of response fields, limits and scale go.
+    """
+    with stages(quiet=True) as shown:
+        made = Resident(project).ask("derive", {"name": name}, lambda event: _show_packager(shown, event))
+    path = project.functions / made["function"] / "function.toml"
+    if path.exists() and not force:
+        raise UsageError(f"{path} is already there. Add --force to write over it.")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(made["text"])
+    if as_json:
+        show_json({"function": made["function"], "path": str(path)})
+    else:
+        click.echo(path)
+
+
+def build(project: Project, name: str, shown: Stages) -> dict[str, Any]:
+    """Build a bundle of a named model into the project's store: function, digest, settings, model, unchanged."""
+    return Resident(project).ask("build", {"name": name}, lambda event: _show_packager(shown, event))
+
+
+def curl(project: Project, digest: str, url: str) -> str:
+    """A command line that makes one call with the manifest's example record."""
+    record = json.dumps(example(project.bundles / digest))
+    return f"curl -s {url} -H 'content-type: application/json' -d {shlex.quote(record)}"
+
+
+def example(folder: Path) -> dict[str, Any]:
+    """One request record that a bundle's function answers."""
+    record: dict[str, Any] = json.loads((folder / MANIFEST).read_bytes())["example"]
+    return record
+
+
+def _is_bundle(what: str) -> bool:
+    if (Path(what) / MANIFEST).is_file():
+        return True
+    if os.sep in what and ":" not in what and "@" not in what:
+        raise UsageError(f"{what} is not a bundle: it holds no {MANIFEST}. `platform bundle NAME --out DIR` makes one.")
+    return False
+
+
+def _take(project: Project, folder: Path, shown: Stages) -> dict[str, Any]:
+    """Copy a bundle prepared elsewhere into the store, every byte checked."""
+    shown.begin("take", str(folder))
+    manifest = read_manifest(folder)
+    digest = Store(project.bundles).take(folder)
+    shown.end()
+    settings = _settings(project, shown) if "features.json" in manifest.files else {}
+    return {"function": manifest.function, "digest": digest, "settings": settings}
+
+
+def _settings(project: Project, shown: Stages) -> dict[str, str]:
+    """What a worker that looks features up gets at birth. With FEATURES_URL no Feast is needed to know it."""
+    url = os.environ.get(FEATURES_URL)
+    if url:
+        return {"features_url": url}
+    found = Resident(project).ask("settings", {}, lambda event: _show_packager(shown, event))
+    shown.end()
+    return found
+
+
+def _show_packager(shown: Stages, event: dict[str, Any]) -> None:
+    if "stage" in event:
+        shown.begin(event["stage"], event.get("detail", ""))
+    elif "note" in event:
+        show_note(event["note"])
+
+
+def _show_engine(shown: Stages, event: dict[str, Any]) -> None:
+    shown.stop()
+    # The packager proves the conversion, the engine the bundle on this machine: two stages, two names.
+    stage = "self-proof" if event["stage"] == "prove" else event["stage"]
+    shown.note(stage, event["seconds"])

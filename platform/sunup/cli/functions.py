@@ -1,0 +1,240 @@
+"""Commands about functions that are deployed: status, call, logs, rollback, remove."""
+
+import http.client
+import json
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+from urllib.parse import urlsplit
+
+import click
+
+from sunup.cli.engine import running
+from sunup.cli.terminal import milliseconds, options, pairs, show_json, show_note, show_table, size
+from sunup.errors import CommandError, UsageError
+from sunup.settings import Project
+
+CALL_SECONDS_MAX = 60.0
+COLD = ("hold", "fork", "load", "prove")
+
+
+@click.command()
+@click.argument("function", required=False)
+@options()
+def status(function: str | None, as_json: bool, project: Project) -> None:
+    """Show functions, revisions, workers and their figures (one FUNCTION: in detail)."""
+    facts = running(project).status(function)
+    if as_json:
+        show_json(facts)
+        return
+    engine = facts["engine"]
+    memory = sum(process["pss_bytes"] for process in engine["processes"])
+    click.echo(f"{engine['url']}   metrics {engine['metrics_url']}   resident processes {size(memory)}")
+    click.echo()
+    columns = [
+        "function",
+        "rev ",
+        "model",
+        "state",
+        "workers ",
+        "memory ",
+        "req/s ",
+        "p50 ",
+        "p99 ",
+        "cold ",
+        "last cold ",
+    ]
+    show_table(columns, [_row(one) for one in facts["functions"]])
+    if function is not None:
+        for one in facts["functions"]:
+            _show_detail(one, engine)
+    elif not facts["functions"]:
+        show_note("Nothing is deployed yet: platform deploy NAME")
+
+
+@click.command()
+@click.argument("function")
+@click.argument("record", metavar="JSON|@FILE|-")
+@options()
+def call(function: str, record: str, as_json: bool, project: Project) -> None:
+    """Make one prediction and show where its time went.
+
+    The record is JSON, @FILE, or - for standard input; a list of records gets a list of predictions.
+    """
+    body = _read(record)
+    answer = post(f"{_address(project)}/functions/{function}", body)
+    if answer.status != 200:
+        error = answer.body.get("error", {}) if isinstance(answer.body, dict) else {}
+        hint = error.get("hint")
+        raise CommandError(f"{answer.status}: {error.get('message', answer.body)}", hint=f"({hint})" if hint else None)
+    if as_json:
+        show_json({**answer.body, "stages_ms": answer.stages, "seconds": round(answer.seconds, 6)})
+        return
+    _show_answer(answer)
+
+
+@click.command()
+@click.argument("function")
+@click.option("-f", "--follow", is_flag=True, help="Go on printing what comes.")
+@click.option("-n", "--lines", default=100, show_default=True, help="How many lines from the end.")
+@options(facts=False)
+def logs(function: str, follow: bool, lines: int, project: Project) -> None:
+    """Print a function's log: one JSON object a line."""
+    path = running(project).logs(function)
+    sys.stdout.flush()
+    # tail(1) knows how to follow a file through its rotation.
+    os.execvp("tail", ["tail", "-n", str(lines), *(["-F"] if follow else []), "--", str(path)])
+
+
+@click.command()
+@click.argument("function")
+@click.option("--to", "revision", type=int, metavar="REVISION", help="Which one. [default: the one before]")
+@options()
+def rollback(function: str, revision: int | None, as_json: bool, project: Project) -> None:
+    """Route an earlier revision again; it is proven first, and no request is dropped."""
+    result = running(project).rollback(function, revision)
+    if as_json:
+        show_json(result)
+    else:
+        click.echo(f"{function} serves revision {result['revision']} ({result.get('model', result['digest'][:12])})")
+
+
+@click.command()
+@click.argument("function")
+@options()
+def remove(function: str, as_json: bool, project: Project) -> None:
+    """Stop serving a function and forget its revisions. Its bundles stay in the store."""
+    result = running(project).remove(function)
+    if as_json:
+        show_json(result)
+    else:
+        click.echo(f"{function} is removed.")
+
+
+class Answer(NamedTuple):
+    """What came back: `stages` are the milliseconds of Server-Timing, `seconds` the time seen from here."""
+
+    status: int
+    body: Any
+    stages: dict[str, float]
+    seconds: float
+
+
+def post(url: str, body: bytes) -> Answer:
+    """One POST of JSON. Raises CommandError when nothing answers."""
+    parts = urlsplit(url)
+    connection = http.client.HTTPConnection(parts.netloc, timeout=CALL_SECONDS_MAX)
+    began = time.perf_counter()
+    try:
+        connection.request("POST", parts.path, body, {"content-type": "application/json"})
+        response = connection.getresponse()
+        data = response.read()
+        seconds = time.perf_counter() - began
+    except (OSError, http.client.HTTPException) as error:
+        raise CommandError(f"{url} did not answer: {error}. `platform status` shows what is wrong.") from error
+    finally:
+        connection.close()
+    try:
+        decoded = json.loads(data)
+    except ValueError:
+        decoded = data.decode("utf-8", "replace")
+    return Answer(response.status, decoded, parse_server_timing(response.headers.get("server-timing", "")), seconds)
+
+
+def parse_server_timing(header: str) -> dict[str, float]:
+    """Milliseconds by name of a Server-Timing header (W3C Server Timing): `decode;dur=0.02, lookup;dur=0.3`."""
+    found: dict[str, float] = {}
+    for part in header.split(","):
+        name, *parameters = (piece.strip() for piece in part.split(";"))
+        for parameter in parameters:
+            key, _, value = parameter.partition("=")
+            if key == "dur":
+                found[name] = float(value.strip('"'))
+    return found
+
+
+def _address(project: Project) -> str:
+    address = running(project).running()
+    if address is None:
+        raise CommandError("The engine has just ended. Start it again with `platform up --detach`.")
+    url: str = address["url"]
+    return url
+
+
+def _read(record: str) -> bytes:
+    if record == "-":
+        text = sys.stdin.read()
+    elif record.startswith("@"):
+        try:
+            text = Path(record[1:]).read_text()
+        except OSError as error:
+            raise UsageError(f"{record[1:]} cannot be read: {error.strerror}.") from error
+    else:
+        text = record
+    try:
+        json.loads(text)
+    except ValueError as error:
+        raise UsageError(f"The record is not JSON: {error}. Put it in single quotes: '{{\"amount\": 12.5}}'") from error
+    return text.encode()
+
+
+def _show_answer(answer: Answer) -> None:
+    body = answer.body
+    predictions = body["predictions"]
+    if len(predictions) == 1:
+        pairs({name: json.dumps(value) if isinstance(value, list) else value for name, value in predictions[0].items()})
+    else:
+        names = list(dict.fromkeys(name for one in predictions for name in one))
+        show_table(names, [[str(one.get(name, "")) for name in names] for one in predictions])
+    click.echo()
+    click.echo(
+        click.style(f"{body['function']} revision {body['revision']} ({body['model']}), id {body['id']}", dim=True)
+    )
+    warm = {name: ms for name, ms in answer.stages.items() if name not in COLD}
+    cold = {name: ms for name, ms in answer.stages.items() if name in COLD}
+    if cold:
+        click.echo(f"woken: {_timings(cold)}")
+    click.echo(f"{_timings(warm)}   seen from here {milliseconds(1000 * answer.seconds)}")
+
+
+def _timings(stages: dict[str, float]) -> str:
+    return "  ".join(f"{name} {milliseconds(ms)}" for name, ms in stages.items())
+
+
+def _row(one: dict[str, Any]) -> list[str]:
+    workers = one["workers"]
+    cold = one["cold_starts"]
+    last = cold["last_ms"].get("total") if cold.get("last_ms") else None
+    return [
+        one["name"],
+        str(one["revision"]),
+        one["model"],
+        one["state"],
+        str(len(workers)),
+        size(sum(worker["memory_bytes"] for worker in workers)),
+        f"{one['rps']:.1f}",
+        milliseconds(one["p50_ms"]),
+        milliseconds(one["p99_ms"]),
+        str(cold["count"]),
+        milliseconds(last),
+    ]
+
+
+def _show_detail(one: dict[str, Any], engine: dict[str, Any]) -> None:
+    if one["cold_starts"].get("last_ms"):
+        click.echo(f"\nlast cold start: {_timings(one['cold_starts']['last_ms'])}")
+    click.echo()
+    processes = [
+        [process["role"], str(process["pid"]), "", size(process["pss_bytes"])] for process in engine["processes"]
+    ]
+    workers = [[w["id"], str(w["pid"]), w["state"], size(w["memory_bytes"])] for w in one["workers"]]
+    show_table(["process", "pid ", "state", "memory "], workers + processes)
+    click.echo()
+    revisions = [[str(r["revision"]), r["model"], r["digest"][:12], _when(r["at"])] for r in reversed(one["revisions"])]
+    show_table(["revision ", "model", "bundle", "deployed"], revisions)
+
+
+def _when(seconds: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds))
