@@ -56,7 +56,9 @@ async def live(spec: dict[str, Any], fds: list[int], begun: float) -> None:
     else:
         gc.freeze()  # what serves for good is never scanned again
         gc.set_threshold(50_000, 20, 100)
-        worker.serve(opened, {"fork": begun - spec["asked"], **opened.timings})
+        timings = {"fork": begun - spec["asked"], **opened.timings}
+        worker.serve(opened, timings)
+        _LOG.info("ready", extra={"ms": {stage: round(1000 * seconds, 3) for stage, seconds in timings.items()}})
     await worker.ended.wait()
     _LOG.info("ended")
 
