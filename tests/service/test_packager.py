@@ -155,7 +155,7 @@ def test_closing_ends_a_job_in_hand(tmp_path: Path) -> None:
         except BaseException as error:
             outcome.append(error)
 
-    thread = threading.Thread(target=work)
+    thread = threading.Thread(target=work, daemon=True)
     thread.start()
     wait_for(reached)
     ((child, grandchild),) = [(c, g) for c in children_of(os.getpid()) for g in c.children()]

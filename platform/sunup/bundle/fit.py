@@ -19,8 +19,8 @@ def derive(name: str, columns: Sequence[Field], *, model: str | None = None) -> 
     """
     if not NAME.fullmatch(name):
         raise UsageError(
-            f"{name!r} cannot be a function's name (letters, digits, - _ . only). Write functions/<name>/function.toml "
-            f"with [function] name and model = {json.dumps(name)}."
+            f"{name!r} cannot be a function's name (letters, digits, - and _ only). Write "
+            f"functions/<name>/function.toml with [function] name and model = {json.dumps(name)}."
         )
     if not columns:
         raise UsageError(

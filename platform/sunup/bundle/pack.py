@@ -126,7 +126,8 @@ def _some(field: Field) -> str | bool | int | float:
 def _key(spec: Spec, model: SourceModel, features: bytes | None, *more: Any) -> str:
     """What a bundle depends on. MLmodel stands for what is in the model's files: MLflow puts an id of its own there."""
     columns, example, rows = more
-    files = sorted(path for path in model.folder.rglob("*") if path.is_file())
+    # When a registered model is loaded, MLflow notes its name in the folder; that is no part of the model.
+    files = sorted(p for p in model.folder.rglob("*") if p.is_file() and p.name != "registered_model_meta")
     parts = {
         "sunup": [__version__, FORMAT],
         "spec": spec,

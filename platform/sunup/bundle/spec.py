@@ -24,7 +24,7 @@ from sunup.limits import (
 )
 from sunup.types import SCALARS, Decision, Field
 
-NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
+NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}")  # what link/route.py takes for a name
 TOLERANCE_DEFAULT: Final = 1e-5  # largest absolute difference of a probability; relative above 1 for regressions
 
 Scalar = str | bool | int | float
@@ -229,7 +229,7 @@ def _known(word: str, names: Iterable[str]) -> str:
 def _resolve(file: _File, where: _Where, name: str) -> Spec:
     name = file.function.name or name
     if not NAME.fullmatch(name):
-        raise where.error("function", "name", f"{name!r} cannot be a function's name: use letters, digits, - _ .")
+        raise where.error("function", "name", f"{name!r} cannot be a function's name: use letters, digits, - and _.")
     for field, dtype in file.request.items():
         if dtype not in SCALARS:
             message = f"[request] {field}: unknown type {dtype!r}.{closest(dtype, SCALARS)} Known: {', '.join(SCALARS)}"

@@ -41,7 +41,6 @@ class Link(asyncio.Protocol):
         self._on_lost = on_lost
         self._reader = hiredis.Reader()
         self._waiting: deque[_Request] = deque()
-        self._unsent: list[bytes] = []
         self._transport: asyncio.Transport | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0
@@ -57,18 +56,10 @@ class Link(asyncio.Protocol):
             raise StoreUnavailable("the deadline passed before the read")
         future: asyncio.Future[list[Any]] = self._loop.create_future()
         self._waiting.append(_Request(future, count, deadline))
-        self._unsent.append(data)
-        if len(self._unsent) == 1:
-            self._loop.call_soon(self._flush)
+        self._transport.write(data)
         if self._timer is None or deadline < self._timer_at:
             self._arm(deadline)
         return future
-
-    def _flush(self) -> None:
-        """Send what this turn of the loop asked for in one write: with many callers, a system call for all of them."""
-        unsent, self._unsent = self._unsent, []
-        if self._transport is not None:
-            self._transport.writelines(unsent)
 
     def drop(self) -> None:
         """Close at once; everything waiting fails."""

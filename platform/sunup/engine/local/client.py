@@ -123,10 +123,10 @@ class LocalEngine:
 
 
 def command(project: Project, host: str, port: int, metrics_port: int) -> list[str]:
-    """The command line of a supervisor process."""
+    """The command line of a supervisor process. -P: nothing in the folder it is started from shadows a module."""
     module = "sunup.engine.local.admin"
     options = ["--project", str(project.root), "--host", host, "--port", str(port)]
-    return [sys.executable, "-m", module, *options, "--metrics-port", str(metrics_port)]
+    return [sys.executable, "-P", "-m", module, *options, "--metrics-port", str(metrics_port)]
 
 
 class _Absent(EngineError):

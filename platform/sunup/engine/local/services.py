@@ -73,7 +73,7 @@ class Service:
         own, sock = prepare(self._path)
         inherited = self._inherited()
         fds = [own.fileno(), *inherited]
-        command = [sys.executable, "-m", self._module, str(self._path.parent), *map(str, fds)]
+        command = [sys.executable, "-P", "-m", self._module, str(self._path.parent), *map(str, fds)]
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
                 command,
