@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit, urlunsplit
 
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # read at import; MLflow reports its use otherwise
 import mlflow
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
