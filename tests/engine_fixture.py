@@ -3,7 +3,6 @@
 import http.client
 import json
 import os
-import socket
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,6 +13,7 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper
+from tests.ports import free_port
 
 from sunup.bundle.manifest import FORMAT, Limits, Manifest, Model, Scale
 from sunup.bundle.store import Store, digest_file
@@ -24,12 +24,6 @@ from sunup.types import Field, ResponseField, Tensor
 PATIENCE_SECONDS = 20.0
 SCALE = Scale()
 LIMITS = Limits()
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as sock:
-        port: int = sock.getsockname()[1]
-        return port
 
 
 def times_model(factor: float) -> bytes:

@@ -8,7 +8,7 @@ import time
 import urllib.request
 from pathlib import Path
 
-from tests.redis_fixture import free_port
+from tests.ports import free_port
 
 START_SECONDS_MAX = 90
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import redis
+from tests.ports import free_port
 
 
 class RedisServer:
@@ -66,12 +67,6 @@ def binary() -> str:
             pytest.fail("redis-server is not installed")
         pytest.skip("redis-server is not installed")
     return found
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @pytest.fixture(scope="session")

@@ -38,13 +38,6 @@ class BadRequest(CallError):
         self.code = code
 
 
-class Unauthorized(CallError):
-    """The caller did not present a key that covers this function."""
-
-    status = 401
-    code = "unauthorized"
-
-
 class UnknownFunction(CallError):
     """No such function, version or route."""
 
@@ -92,13 +85,6 @@ class ExecutionFailed(CallError):
 
     status = 500
     code = "execution_failed"
-
-
-class Unsupported(CallError):
-    """A part of a protocol that this server does not offer."""
-
-    status = 501
-    code = "unsupported"
 
 
 class Unavailable(CallError):

@@ -5,13 +5,11 @@
 The floor is one hand-written process that reads the same two hashes directly.
 """
 
-import argparse
 import json
 import random
 import sys
 import tempfile
 from contextlib import ExitStack
-from dataclasses import asdict
 from pathlib import Path
 
 from tests.bench import harness
@@ -32,10 +30,6 @@ REQUEST = tuple(Field(name, "int64") for name in ("card_id", "merchant_id")) + t
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description="warm predictions with features against a hand-written floor")
-    parser.add_argument("--rounds", type=int, default=11)
-    parser.add_argument("--seconds", type=int, default=2)
-    options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
         folder = Path(name)
         model = folder / "model.onnx"
@@ -60,18 +54,8 @@ def main() -> int:
         subjects = {"sunup": deployed["url"], "features_direct": f"{base}/functions/score"}
         bodies = _bodies()
         _check_answers(subjects, bodies)
-        wrk = harness.Wrk(folder, bodies)
-        measured = harness.interleave(subjects, wrk, rounds=options.rounds, seconds=options.seconds)
-        alone = {k: wrk.run(u, seconds=options.seconds, connections=1) for k, u in subjects.items()}
-    rps = {name: [load.rps for load in loads] for name, loads in measured.items()}
-    print(harness.table(measured))
-    print("one connection: " + ", ".join(f"{name} p50 {load.p50_ms * 1000:.0f} us" for name, load in alone.items()))
-    report = harness.Report(
-        "warm-features",
-        {name: [asdict(load) for load in loads] for name, loads in measured.items()},
-        [harness.ratio_goal("warm-features-direct", 0.8, rps["sunup"], rps["features_direct"])],
-        {"one_connection": {name: asdict(load) for name, load in alone.items()}},
-    )
+        goals = {"warm-features-direct": (0.8, "features_direct")}
+        report = harness.compare("warm-features", subjects, harness.Wrk(folder, bodies), goals)
     return report.finish(PACKAGES)
 
 

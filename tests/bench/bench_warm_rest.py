@@ -5,12 +5,10 @@
 Ours is the whole local engine: connections come through the door. All of its processes share the server core.
 """
 
-import argparse
 import json
 import sys
 import tempfile
 from contextlib import ExitStack
-from dataclasses import asdict
 from pathlib import Path
 
 from tests.bench import harness
@@ -22,7 +20,6 @@ PACKAGES = ("httptools", "msgspec", "numpy", "onnxruntime", "starlette", "uvicor
 
 
 def main() -> int:
-    options = _options()
     bodies = [json.dumps({f"f{i}": v for i, v in enumerate(row)}).encode() for row in rows(BODIES).tolist()]
     with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
         folder = Path(name)
@@ -36,21 +33,8 @@ def main() -> int:
             base = stack.enter_context(harness.server(f"tests.bench.floor.{floor}", model))
             subjects[floor] = f"{base}/functions/score"
         _check_answers(subjects, bodies)
-        wrk = harness.Wrk(folder, bodies)
-        measured = harness.interleave(subjects, wrk, rounds=options.rounds, seconds=options.seconds)
-        alone = {k: wrk.run(u, seconds=options.seconds, connections=1) for k, u in subjects.items()}
-    rps = {name: [load.rps for load in loads] for name, loads in measured.items()}
-    print(harness.table(measured))
-    print("one connection: " + ", ".join(f"{name} p50 {load.p50_ms * 1000:.0f} us" for name, load in alone.items()))
-    report = harness.Report(
-        "warm-rest",
-        {name: [asdict(load) for load in loads] for name, loads in measured.items()},
-        [
-            harness.ratio_goal("warm-rest-starlette", 0.85, rps["sunup"], rps["starlette_app"]),
-            harness.ratio_goal("warm-rest-raw", 0.65, rps["sunup"], rps["raw_asgi"]),
-        ],
-        {"one_connection": {name: asdict(load) for name, load in alone.items()}},
-    )
+        goals = {"warm-rest-starlette": (0.85, "starlette_app"), "warm-rest-raw": (0.65, "raw_asgi")}
+        report = harness.compare("warm-rest", subjects, harness.Wrk(folder, bodies), goals)
     return report.finish(PACKAGES)
 
 
@@ -61,13 +45,6 @@ def _check_answers(subjects: dict[str, str], bodies: list[bytes]) -> None:
         for answer in answers[1:]:
             if abs(answer["score"] - answers[0]["score"]) > 1e-6 or answer["decision"] != answers[0]["decision"]:
                 raise SystemExit(f"the subjects disagree: {answers}")
-
-
-def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="warm REST predictions against hand-written floors")
-    parser.add_argument("--rounds", type=int, default=11)
-    parser.add_argument("--seconds", type=int, default=2)
-    return parser.parse_args()
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ these machines are noisy in slow waves; the report is the median ratio and its q
 quartile on the bad side holds.
 """
 
+import argparse
 import importlib.metadata
 import json
 import os
@@ -26,6 +27,7 @@ from typing import Any
 
 import numpy
 from tests.engine_fixture import Engine
+from tests.ports import free_port
 
 SERVER_CORE, LOAD_CORE = 0, 1
 ROOT = Path(__file__).parents[2]
@@ -112,12 +114,6 @@ def pin(pids: Iterable[int], core: int) -> None:
             os.sched_setaffinity(int(thread.name), {core})
 
 
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as sock:
-        port: int = sock.getsockname()[1]
-        return port
-
-
 @contextmanager
 def server(module: str, *arguments: object) -> Iterator[str]:
     """`python -m MODULE ARGUMENTS PORT`, pinned to the server core; its base URL once it accepts connections."""
@@ -188,6 +184,28 @@ def interleave(subjects: Mapping[str, str], wrk: Wrk, *, rounds: int, seconds: i
             if number:
                 measured[name].append(load)
     return measured
+
+
+def compare(name: str, subjects: Mapping[str, str], wrk: Wrk, goals: Mapping[str, tuple[float, str]]) -> Report:
+    """Measure `subjects` (name -> URL; ours is "sunup") as the command line says, print the table, set the goals.
+
+    `goals`: goal id -> the least ratio of our requests/s to another subject's, and that subject.
+    """
+    parser = argparse.ArgumentParser(description="requests per second against hand-written floors")
+    parser.add_argument("--rounds", type=int, default=11)
+    parser.add_argument("--seconds", type=int, default=2)
+    options = parser.parse_args()
+    measured = interleave(subjects, wrk, rounds=options.rounds, seconds=options.seconds)
+    alone = {k: wrk.run(u, seconds=options.seconds, connections=1) for k, u in subjects.items()}
+    print(table(measured))
+    print("one connection: " + ", ".join(f"{k} p50 {load.p50_ms * 1000:.0f} us" for k, load in alone.items()))
+    rps = {k: [load.rps for load in loads] for k, loads in measured.items()}
+    return Report(
+        name,
+        {k: [asdict(load) for load in loads] for k, loads in measured.items()},
+        [ratio_goal(id, least, rps["sunup"], rps[other]) for id, (least, other) in goals.items()],
+        {"one_connection": {k: asdict(load) for k, load in alone.items()}},
+    )
 
 
 def table(measured: Mapping[str, Sequence[Load]]) -> str:

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 import redis
 from tests.contract.test_stores import AT, LOOPS
-from tests.redis_fixture import RedisServer, free_port
+from tests.ports import free_port
+from tests.redis_fixture import RedisServer
 from tests.store_fill import PLAN, int64, put_redis, user_key
 
 from sunup.limits import STORE_INFLIGHT_MAX, STORE_STALL_SECONDS_MAX

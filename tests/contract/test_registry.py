@@ -13,7 +13,7 @@ from types import ModuleType
 
 import pytest
 from tests.mlflow_fixture import MlflowServer
-from tests.redis_fixture import free_port
+from tests.ports import free_port
 
 from sunup.errors import RegistryError, UsageError
 from sunup.registry.folder import FolderSource

@@ -25,6 +25,15 @@ LOOPS: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {
     "uvloop": uvloop.new_event_loop,
 }
 
+HEAD = b"POST /functions/echo HTTP/1.1\r\nHost: a\r\n"
+GET = b"GET /functions/echo HTTP/1.1\r\nHost: a\r\n\r\n"
+SLOW = b"GET /functions/echo/slow HTTP/1.1\r\nHost: a\r\n\r\n"
+
+
+def post(body: bytes, *headers: bytes) -> bytes:
+    lines = b"".join(header + b"\r\n" for header in headers)
+    return HEAD + lines + b"Content-Length: %d\r\n\r\n" % len(body) + body
+
 
 class Echo:
     """The function `echo`: answers with method and body at once, or when `gate` opens (`/slow`), or not (`/boom`)."""

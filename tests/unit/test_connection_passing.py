@@ -1,35 +1,14 @@
 """A connection as the door passes it: handed back at message boundaries, ended although a duplicate is open."""
 
 import socket
-from collections.abc import Iterator
 
 import pytest
-from tests.unit.serving import LOOPS, Echo, Loop, Passed, running
+from tests.unit.serving import GET, SLOW, Echo, Loop, Passed
 
 from sunup.limits import PASSED_BYTES_MAX
 from sunup.link.states import State
 
-OWN = b"GET /functions/echo HTTP/1.1\r\nHost: a\r\n\r\n"
-SLOW = b"GET /functions/echo/slow HTTP/1.1\r\nHost: a\r\n\r\n"
 OTHER = b"POST /functions/other HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\nbody"
-
-
-@pytest.fixture(params=sorted(LOOPS))
-def loop(request: pytest.FixtureRequest) -> Iterator[Loop]:
-    with running(request.param) as loop:
-        yield loop
-
-
-@pytest.fixture
-def echo(loop: Loop) -> Echo:
-    return loop.call(Echo)
-
-
-@pytest.fixture
-def passed(loop: Loop, echo: Echo) -> Iterator[Passed]:
-    with Passed(loop, echo) as passed:
-        yield passed
-    assert not echo.open
 
 
 def lives(passed: Passed) -> None:
@@ -47,14 +26,14 @@ def lives(passed: Passed) -> None:
 
 
 def test_another_functions_request_is_handed_back_whole(passed: Passed) -> None:
-    assert passed.ask(OWN)[0] == 200
+    assert passed.ask(GET)[0] == 200
     passed.client.sendall(OTHER)
     assert passed.told.back.get(timeout=5) == (7, OTHER)
     lives(passed)
 
 
 def test_a_head_cut_across_reads_is_handed_back_whole(loop: Loop, passed: Passed) -> None:
-    assert passed.ask(OWN)[0] == 200
+    assert passed.ask(GET)[0] == 200
     for part in (OTHER[:10], OTHER[10:40], OTHER[40:-7]):
         passed.client.sendall(part)
         while State.READING is not passed.told.states[-1]:
@@ -66,7 +45,7 @@ def test_a_head_cut_across_reads_is_handed_back_whole(loop: Loop, passed: Passed
 
 def test_what_is_handed_back_fits_one_message(passed: Passed) -> None:
     """A large body behind the head is left in the socket for whoever reads on."""
-    assert passed.ask(OWN)[0] == 200
+    assert passed.ask(GET)[0] == 200
     body = b"x" * 300_000
     whole = OTHER.replace(b"4\r\n\r\nbody", b"%d\r\n\r\n" % len(body)) + body
     passed.client.sendall(whole[:30])
@@ -116,7 +95,7 @@ def test_a_large_answer_is_sent_in_full_before_the_connection_goes_back(loop: Lo
 
 
 def test_a_request_that_shares_a_read_with_anothers_is_answered_with_close(passed: Passed) -> None:
-    passed.client.sendall(OWN + OWN + OTHER)
+    passed.client.sendall(GET + GET + OTHER)
     assert b"connection" not in passed.answer()[1]
     assert passed.answer()[1][b"connection"] == b"close"
     assert passed.ended()
@@ -135,7 +114,7 @@ def test_a_shared_read_behind_a_slow_answer_too(loop: Loop, echo: Echo, passed: 
 
 
 def test_an_idle_connection_drains_at_once(loop: Loop, passed: Passed) -> None:
-    assert passed.ask(OWN)[0] == 200
+    assert passed.ask(GET)[0] == 200
     loop.call(passed.connection.drain)
     assert passed.told.back.get(timeout=5) == (7, b"")
     lives(passed)
@@ -148,7 +127,7 @@ def test_a_connection_drains_before_its_first_request(loop: Loop, passed: Passed
 
 
 def test_draining_finishes_what_is_in_hand(loop: Loop, echo: Echo, passed: Passed) -> None:
-    passed.client.sendall(SLOW + OWN)
+    passed.client.sendall(SLOW + GET)
     while not echo.order:
         loop.call(lambda: None)
     loop.call(passed.connection.drain)
@@ -161,11 +140,11 @@ def test_draining_finishes_what_is_in_hand(loop: Loop, echo: Echo, passed: Passe
 
 
 def test_draining_hands_back_part_of_a_head(loop: Loop, passed: Passed) -> None:
-    passed.client.sendall(OWN[:20])
+    passed.client.sendall(GET[:20])
     while State.READING not in passed.told.states:
         loop.call(lambda: None)
     loop.call(passed.connection.drain)
-    assert passed.told.back.get(timeout=5) == (7, OWN[:20])
+    assert passed.told.back.get(timeout=5) == (7, GET[:20])
     lives(passed)
 
 
@@ -182,7 +161,7 @@ def test_draining_waits_for_the_rest_of_a_body(loop: Loop, passed: Passed) -> No
 
 def test_a_client_that_leaves_is_let_go(loop: Loop, echo: Echo) -> None:
     with Passed(loop, echo) as passed:
-        assert passed.ask(OWN)[0] == 200
+        assert passed.ask(GET)[0] == 200
         passed.client.close()
         assert passed.told.released.get(timeout=5) == 7
     with Passed(loop, echo) as passed:  # a reset, in the middle of an answer
@@ -197,7 +176,7 @@ def test_a_client_that_leaves_is_let_go(loop: Loop, echo: Echo) -> None:
 
 
 def test_the_state_byte_follows_a_request(loop: Loop, passed: Passed) -> None:
-    assert passed.ask(OWN)[0] == 200
+    assert passed.ask(GET)[0] == 200
     loop.call(lambda: None)
     assert passed.told.states == [State.IDLE, State.READING, State.EXECUTING, State.WRITING, State.IDLE]
 

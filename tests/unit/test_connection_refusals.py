@@ -3,40 +3,12 @@
 import asyncio
 import socket
 import time
-from collections.abc import Iterator
 
 import pytest
-from tests.unit.serving import LOOPS, Echo, Loop, Passed, running
+from tests.unit.serving import GET, HEAD, SLOW, Echo, Loop, Passed, post
 
 from sunup import limits
 from sunup.limits import HEAD_BYTES_MAX
-
-HEAD = b"POST /functions/echo HTTP/1.1\r\nHost: a\r\n"
-GET = b"GET /functions/echo HTTP/1.1\r\nHost: a\r\n\r\n"
-SLOW = b"GET /functions/echo/slow HTTP/1.1\r\nHost: a\r\n\r\n"
-
-
-def post(body: bytes, *headers: bytes) -> bytes:
-    lines = b"".join(header + b"\r\n" for header in headers)
-    return HEAD + lines + b"Content-Length: %d\r\n\r\n" % len(body) + body
-
-
-@pytest.fixture(params=sorted(LOOPS))
-def loop(request: pytest.FixtureRequest) -> Iterator[Loop]:
-    with running(request.param) as loop:
-        yield loop
-
-
-@pytest.fixture
-def echo(loop: Loop) -> Echo:
-    return loop.call(Echo)
-
-
-@pytest.fixture
-def passed(loop: Loop, echo: Echo) -> Iterator[Passed]:
-    with Passed(loop, echo) as passed:
-        yield passed
-    assert not echo.open
 
 
 def refused(passed: Passed, data: bytes) -> int:
