@@ -1,30 +1,33 @@
-"""The whole story on one machine, in about two minutes: `make demo`.
+"""The whole story on one machine, in about two and a half minutes: `make demo`.
 
     simulate -> train -> register (MLflow) -> materialise (Feast) -> platform deploy fraud-v3 -> score over HTTP
     -> load -> silence -> zero workers -> one call wakes it
+    -> the same function on a topic: records in, scores out -> silence -> zero workers -> one record wakes it
 
-State is in .sunup/ of this folder. What an earlier run left there is used again: nothing is simulated, trained or
-registered twice. An engine that this run starts is stopped at its end.
+The topic is on the Kafka that KAFKA_BOOTSTRAP names, else on one that is started for the demo, where Java and Maven are
+found, else on the embedded log. State is in .sunup/ of this folder. What an earlier run left there is used again:
+nothing is simulated, trained or registered twice. An engine or a broker that this run starts is stopped at its end.
 """
 
 import asyncio
-import http.client
 import json
 import logging
+import os
+import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import urlsplit
 
 import mlflow
 import numpy as np
 import pandas as pd
+from examples.demo_http import LOAD_CONNECTIONS, LOAD_SECONDS, load, served, wake
+from examples.demo_stream import BOOTSTRAP, Entry, Names, Topics, collect, difference, once, topics
 from feast import FeatureStore
 from numpy.typing import NDArray
 from rich.console import Console
@@ -32,30 +35,19 @@ from rich.table import Table
 from sklearn.metrics import roc_auc_score
 
 from functions.fraud import train
-from functions.fraud.build_features import Data, today
-from functions.fraud.simulate import SEED
-from sunup.cli.functions import parse_server_timing
+from functions.fraud.build_features import HOLDOUT_DAYS, Data, holdout_start, today
+from functions.fraud.simulate import SEED, later
 from sunup.engine.local.client import LocalEngine
 from sunup.settings import Project, find_project
 
 MODEL: Final = "fraud-v3"
 ROWS: Final = 5_000  # held-out transactions scored
-ROWS_PER_CALL: Final = 50
-LOAD_SECONDS: Final = 5.0
-LOAD_CONNECTIONS: Final = 16
-ZERO_SECONDS_MAX: Final = 90.0  # the function's idle time and some patience
+WAIT_SECONDS_MAX: Final = 90.0  # the function's idle time and some patience
+LATER: Final = 20_000  # later transactions that go through the topic
+SCORES_SECONDS_MAX: Final = 60.0  # for all of them to come out; it takes two or three
 DATA_AGE_MAX: Final = timedelta(days=5)  # older features would be stale when served: simulate anew
 
 console: Final = Console(width=None if sys.stdout.isatty() else 110, highlight=False)
-
-
-@dataclass(frozen=True, slots=True)
-class Load:
-    """What a bounded load showed: calls per second and seconds at percentiles, seen from the client."""
-
-    rate: float
-    p50: float
-    p99: float
 
 
 @contextmanager
@@ -67,11 +59,12 @@ def step(title: str) -> Iterator[None]:
     console.print(f"[dim]  {time.monotonic() - began:.1f} s[/]")
 
 
-def platform(*arguments: str) -> dict[str, Any]:
+def platform(*arguments: str, **environment: str) -> dict[str, Any]:
     """Run the command line as a person would, with --json; its facts. Its progress goes to the terminal."""
     command = [str(Path(sys.executable).with_name("platform")), *arguments]
-    console.print(f"  $ platform {' '.join(arguments)}")
-    ran = subprocess.run([*command, "--json"], stdout=subprocess.PIPE, check=False)
+    console.print("  $", *(f"{name}={value}" for name, value in environment.items()), "platform", *arguments)
+    given = {**os.environ, **environment}
+    ran = subprocess.run([*command, "--json"], stdout=subprocess.PIPE, check=False, env=given)
     if ran.returncode:
         sys.exit(ran.returncode)  # it has said why
     facts: dict[str, Any] = json.loads(ran.stdout)
@@ -108,79 +101,30 @@ def records(rows: pd.DataFrame, example: dict[str, Any]) -> list[dict[str, Any]]
     return [dict(zip(example, values, strict=True)) for values in zip(*columns, strict=True)]
 
 
-def served(url: str, sent: list[dict[str, Any]]) -> tuple[NDArray[np.float64], int]:
-    """The function's scores [n] of the same rows, over HTTP, and how many records took a default feature.
-
-    A card nobody has used yet has no features. But a lookup that passes its deadline (20 ms, easily done on a busy
-    machine) answers with defaults, too, and says so: such records are asked once more, alone.
-    """
-    answers: list[dict[str, Any]] = []
-    for at in range(0, len(sent), ROWS_PER_CALL):
-        answers += post(url, json.dumps(sent[at : at + ROWS_PER_CALL]).encode())[0]["predictions"]
-    again = [number for number, answer in enumerate(answers) if "defaulted" in answer]
-    for number in again:
-        (answers[number],) = post(url, json.dumps(sent[number]).encode())[0]["predictions"]
-    return np.array([answer["score"] for answer in answers]), sum("defaulted" in answer for answer in answers)
+def after(project: Project) -> pd.DataFrame:
+    """LATER transactions of the same people, after everything the models have seen."""
+    return later(LATER, seed=SEED, end=holdout_start(Data(project)) + timedelta(days=HOLDOUT_DAYS))
 
 
-def post(url: str, body: bytes) -> tuple[dict[str, Any], dict[str, float]]:
-    """One call on a connection of its own: the decoded answer and the milliseconds of Server-Timing."""
-    parts = urlsplit(url)
-    connection = http.client.HTTPConnection(parts.netloc, timeout=60)
-    connection.request("POST", parts.path, body, {"content-type": "application/json"})
-    response = connection.getresponse()
-    answer = json.loads(response.read())
-    connection.close()
-    if response.status != 200:
-        sys.exit(f"{url} answered {response.status}: {answer}")
-    return answer, parse_server_timing(response.headers.get("server-timing", ""))
+def entry(record: dict[str, Any]) -> Entry:
+    """A record as it goes into the topic: those of one card stay in order."""
+    return Entry(str(record["card_id"]).encode(), json.dumps(record).encode())
 
 
-async def client(url: str, bodies: list[bytes], until: float, seconds: list[float]) -> None:
-    """One keep-alive connection that sends one call after the other until `until`."""
-    parts = urlsplit(url)
-    reader, writer = await asyncio.open_connection(parts.hostname, parts.port)
-    head = f"POST {parts.path} HTTP/1.1\r\nhost: {parts.netloc}\r\ncontent-type: application/json\r\ncontent-length: "
-    number = 0
-    while (began := time.perf_counter()) < until:
-        body = bodies[number % len(bodies)]
-        writer.write(f"{head}{len(body)}\r\n\r\n".encode() + body)
-        answer = await reader.readuntil(b"\r\n\r\n")
-        if not answer.startswith(b"HTTP/1.1 200"):
-            sys.exit(f"under load: {answer!r}")
-        length = int(answer.lower().split(b"content-length:")[1].split(b"\r\n")[0])
-        await reader.readexactly(length)
-        seconds.append(time.perf_counter() - began)
-        number += 1
-    writer.close()
-    await writer.wait_closed()
-
-
-async def load(url: str, sent: list[dict[str, Any]]) -> Load:
-    """Calls of one record each on LOAD_CONNECTIONS connections for LOAD_SECONDS."""
-    bodies = [json.dumps(record).encode() for record in sent[:1000]]
-    seconds: list[float] = []
-    until = time.perf_counter() + LOAD_SECONDS
-    shares = [bodies[number::LOAD_CONNECTIONS] for number in range(LOAD_CONNECTIONS)]
-    await asyncio.gather(*(client(url, share, until, seconds) for share in shares))
-    return Load(len(seconds) / LOAD_SECONDS, *np.percentile(seconds, [50, 99]).tolist())
-
-
-def wait_for_zero(engine: LocalEngine) -> float:
-    """Seconds until the function has no worker left."""
+def wait(engine: LocalEngine, what: str, holds: Callable[[dict[str, Any]], bool]) -> float:
+    """Seconds until something holds for the function's facts, those that `platform status --json` shows."""
     began = time.monotonic()
-    while engine.status(train.NAME)["functions"][0]["workers"]:
-        if time.monotonic() - began > ZERO_SECONDS_MAX:
-            sys.exit(f"{train.NAME} still has a worker after {ZERO_SECONDS_MAX:.0f} s of silence")
-        time.sleep(0.25)  # a poll of a fact that nobody announces; the deadline above bounds it
+    while not holds(facts := engine.status(train.NAME)["functions"][0]):
+        if time.monotonic() - began > WAIT_SECONDS_MAX:
+            stream = facts["stream"]
+            sys.exit(f"not {what} after {WAIT_SECONDS_MAX:.0f} s: {stream['state']} {stream.get('reason', '')}")
+        time.sleep(0.1)  # a poll of facts that nobody announces; the deadline above bounds it
     return time.monotonic() - began
 
 
-def wake(url: str, record: dict[str, Any]) -> dict[str, float]:
-    """Milliseconds by stage of the call that wakes the function, and as seen from here (`seen`)."""
-    began = time.perf_counter()
-    _, stages = post(url, json.dumps(record).encode())
-    return {**stages, "seen": 1000 * (time.perf_counter() - began)}
+def wait_for_zero(engine: LocalEngine) -> float:
+    """Seconds until the function has no worker left, and no record waits for one."""
+    return wait(engine, "at zero", lambda facts: not facts["workers"] and not facts["stream"]["lag"])
 
 
 def show(measured: list[tuple[str, str]], url: str) -> None:
@@ -210,35 +154,88 @@ def tell(project: Project, engine: LocalEngine) -> None:
         url = deployed["url"]
         console.print(f"  {url}  (revision {deployed['revision']}, {deployed['model']})")
         console.print("  " + ", ".join(f"{name} {seconds:.1f} s" for name, seconds in deployed["stages"].items()))
+    example = json.loads((project.bundles / deployed["digest"] / "manifest.json").read_bytes())["example"]
+    measured = [("from `platform deploy` to a URL", f"{deployed['seconds']:.1f} s")]
+    measured += over_http(project, engine, url, example)
+    with ExitStack() as stack:
+        with step("7. The same function on a topic"):
+            wire = find_topics(project, engine, stack)
+        measured += through_topics(wire, engine, url, records(after(project), example))
+    show(measured, url)
+
+
+def over_http(project: Project, engine: LocalEngine, url: str, example: dict[str, Any]) -> list[tuple[str, str]]:
+    """Steps 3 to 6, and what they showed."""
     rows = held_out(project)
-    sent = records(rows, json.loads((project.bundles / deployed["digest"] / "manifest.json").read_bytes())["example"])
+    sent = records(rows, example)
     with step(f"3. Score {len(rows):,} held-out payments over HTTP, and with the original model"):
-        (online, missing), original = served(url, sent), offline(project, rows, MODEL.rpartition("-v")[2])
+        answers, original = served(url, sent), offline(project, rows, MODEL.rpartition("-v")[2])
     with step(f"4. {LOAD_SECONDS:.0f} s of load, one record a call, {LOAD_CONNECTIONS} connections"):
         loaded = asyncio.run(load(url, sent))
     with step("5. Silence until there is no worker left"):
         silence = wait_for_zero(engine)
     with step("6. One call wakes it"):
         cold = wake(url, sent[0])
-    labels = rows["is_fraud"]
+    labels, online = rows["is_fraud"], np.array([answer["score"] for answer in answers])
+    missing = sum("defaulted" in answer for answer in answers)
     stages = ", ".join(f"{name} {cold[name]:.1f}" for name in ("hold", "fork", "load", "prove") if name in cold)
-    show(
-        [
-            ("AUC of the scores served", f"{roc_auc_score(labels, online):.6f}"),
-            ("AUC of the original model, same rows", f"{roc_auc_score(labels, original):.6f}"),
-            ("largest difference of a score", f"{np.abs(online - original).max():.1e}"),
-            ("records with features missing (defaults used)", f"{missing:,} of {len(rows):,}"),
-            ("from `platform deploy` to a URL", f"{deployed['seconds']:.1f} s"),
-            ("requests/s (client and server share the cores)", f"{loaded.rate:,.0f}"),
-            ("p50 / p99 under that load", f"{1000 * loaded.p50:.2f} / {1000 * loaded.p99:.2f} ms"),
-            ("silence until zero workers", f"{silence:.0f} s"),
-            ("cold start, request to first byte", f"{cold['seen']:.1f} ms  ({stages})"),
-        ],
-        url,
-    )
+    return [
+        ("AUC of the scores served", f"{roc_auc_score(labels, online):.6f}"),
+        ("AUC of the original model, same rows", f"{roc_auc_score(labels, original):.6f}"),
+        ("largest difference of a score", f"{np.abs(online - original).max():.1e}"),
+        ("records with features missing (defaults used)", f"{missing:,} of {len(rows):,}"),
+        ("requests/s (client and server share the cores)", f"{loaded.rate:,.0f}"),
+        ("p50 / p99 under that load", f"{1000 * loaded.p50:.2f} / {1000 * loaded.p99:.2f} ms"),
+        ("silence until zero workers", f"{silence:.0f} s"),
+        ("cold start, request to first byte", f"{cold['seen']:.1f} ms  ({stages})"),
+    ]
+
+
+def find_topics(project: Project, engine: LocalEngine, stack: ExitStack) -> Topics:
+    """The function's topics at a broker, and the function deployed there, until the end of `stack`."""
+    facts = engine.status(train.NAME)["functions"][0]["stream"]
+    names = Names(facts["input"], facts["output"], facts["dead_letter"])
+    wire = stack.enter_context(topics(project.embedded_log, names))
+    console.print(f"  the broker: {wire.note}", soft_wrap=True)
+    platform("deploy", MODEL, **({BOOTSTRAP: wire.bootstrap} if wire.bootstrap else {}))
+    if wire.bootstrap and not os.environ.get(BOOTSTRAP):
+        stack.callback(platform, "deploy", MODEL)  # back to the embedded log before this broker stops
+    wait(engine, "looking at the topic", lambda facts: facts["stream"]["state"] in ("idle", "starting", "running"))
+    return wire
+
+
+def through_topics(wire: Topics, engine: LocalEngine, url: str, sent: list[dict[str, Any]]) -> list[tuple[str, str]]:
+    """Steps 8 to 11, and what they showed."""
+    with step(f"8. {len(sent):,} later payments through the topic"):
+        began = time.monotonic()
+        ids = wire.send([entry(record) for record in sent])
+        found = collect(wire, ids, SCORES_SECONDS_MAX)
+        seconds = time.monotonic() - began
+        if missing := len(set(ids) - {scored.id for scored in found}):
+            sys.exit(f"{missing:,} scores did not come out in {SCORES_SECONDS_MAX:.0f} s: platform stream status fraud")
+    with step("9. The same payments over HTTP"):
+        scores = {scored.id: scored.answer for scored in found}
+        largest, left_out = difference([scores[id] for id in ids], served(url, sent))
+    with step("10. Silence until there is no worker left"):
+        silence = wait_for_zero(engine)
+        found += [scored for scored in wire.take(1.0) if scored.id in scores]  # what came twice, if anything did
+    with step("11. One record wakes it"):
+        began = time.monotonic()
+        if not collect(wire, wire.send([entry(sent[0])]), SCORES_SECONDS_MAX):
+            sys.exit(f"no score came out in {SCORES_SECONDS_MAX:.0f} s: platform stream status fraud")
+        woken = time.monotonic() - began
+    return [
+        ("the broker of the topics", wire.broker),
+        ("records/s (first one sent to last score seen)", f"{len(sent) / seconds:,.0f}"),
+        ("records scored exactly once", f"{once(ids, found):,} of {len(sent):,}"),
+        ("largest difference to the score over HTTP", f"{largest:.1e}" + f"  ({left_out} left out)" * (left_out > 0)),
+        ("silence until zero workers, lag 0", f"{silence:.0f} s"),
+        ("from zero, record sent to score seen", f"{1000 * woken:.0f} ms"),
+    ]
 
 
 def main() -> None:
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # what was started here is stopped then, too
     project = find_project(Path.cwd())
     engine = LocalEngine(project)
     was_running = engine.running() is not None

@@ -7,6 +7,13 @@ fail() {
   exit 1
 }
 
+can_install() { command -v apt-get >/dev/null && [ "$(id -u)" = 0 ]; }
+
+do_without() { # WHAT PACKAGES: ends the script. At home the tests that need it skip; in CI nothing may be skipped.
+  printf '[setup] %s is missing: tests that need it will skip. Debian: sudo apt-get install %s\n' "$1" "$2" >&2
+  if [ "${CI:-}" = true ]; then exit 3; else exit 0; fi
+}
+
 install_packages() { # the first of the named distribution packages that can be had, or all of one name
   local name
   if ! command -v apt-get >/dev/null; then

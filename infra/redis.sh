@@ -4,6 +4,7 @@ set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
 if command -v redis-server >/dev/null; then exit 0; fi
+if ! can_install; then do_without redis-server redis-server; fi
 
 # Debian starts a service when it installs one. This one is not wanted: 101 means "not allowed" to its installer.
 policy=/usr/sbin/policy-rc.d

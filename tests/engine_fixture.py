@@ -15,7 +15,7 @@ import pytest
 from onnx import TensorProto, helper
 from tests.ports import free_port
 
-from sunup.bundle.manifest import FORMAT, Limits, Manifest, Model, Scale
+from sunup.bundle.manifest import FORMAT, Limits, Manifest, Model, Scale, StreamSpec
 from sunup.bundle.store import Store, digest_file
 from sunup.engine.local.client import LocalEngine
 from sunup.settings import Project
@@ -56,7 +56,14 @@ class Engine(LocalEngine):
         return self.start("127.0.0.1", self.port, self.metrics_port)
 
     def bundle(
-        self, name: str, factor: float, *, scale: Scale = SCALE, limits: Limits = LIMITS, claim: float | None = None
+        self,
+        name: str,
+        factor: float,
+        *,
+        scale: Scale = SCALE,
+        limits: Limits = LIMITS,
+        claim: float | None = None,
+        stream: StreamSpec | None = None,
     ) -> str:
         """A bundle in the store. `claim`: the factor its recorded answers have, when they are to be wrong."""
         store = Store(self.project.bundles)
@@ -81,13 +88,16 @@ class Engine(LocalEngine):
                 limits=limits,
                 example={"x": 2.0},
                 files={path.name: digest_file(path) for path in sorted(folder.iterdir())},
+                stream=stream,
             )
             (folder / "manifest.json").write_bytes(msgspec.json.encode(manifest))
             return store.add(folder)
 
     def serve(self, name: str, factor: float, **more: Any) -> dict[str, Any]:
-        """Bundle and deploy."""
-        return self.deploy(name, self.bundle(name, factor, **more), settings={}, on_event=lambda _: None)
+        """Bundle and deploy. A stream's `broker` must be an address or "embedded"."""
+        stream = more.get("stream")
+        settings = {"stream_broker": stream.broker} if stream else {}
+        return self.deploy(name, self.bundle(name, factor, **more), settings=settings, on_event=lambda _: None)
 
     def open(self) -> http.client.HTTPConnection:
         """A connection to the door."""

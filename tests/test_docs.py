@@ -16,7 +16,7 @@ import pytest
 from sunup import limits
 from sunup.bundle import spec
 from sunup.cli.main import COMMANDS, platform
-from sunup.serve.metrics import HELP
+from sunup.serve.telemetry.metrics import HELP
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 DOCS: Final = ROOT / "platform" / "docs"
@@ -30,10 +30,21 @@ def blocks(page: Path, language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```$", page.read_text("utf-8"), re.MULTILINE | re.DOTALL)
 
 
-def command(name: str) -> click.Command:
+def command(name: str, *words: str) -> click.Command:
+    """A command, or of a group the one that the next of `words` names."""
     found = platform.get_command(click.Context(platform), name)
     assert found is not None
+    if isinstance(found, click.Group) and words:
+        found = found.commands[words[0]]
     return found
+
+
+def commands(name: str) -> list[tuple[str, click.Command]]:
+    """What is typed, and the command it is: one, or those of a group."""
+    found = command(name)
+    if not isinstance(found, click.Group):
+        return [(name, found)]
+    return [(f"{name} {sub}", each) for sub, each in found.commands.items()]
 
 
 def limits_table() -> str:
@@ -58,10 +69,11 @@ def test_every_limit_has_a_unit_and_a_reason() -> None:
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_command_and_flag_is_documented(name: str) -> None:
     text = OPERATIONS.read_text("utf-8")
-    assert f"`platform {name}" in text
-    for option in command(name).params:
-        for flag in option.opts if isinstance(option, click.Option) else ():
-            assert f"`{flag}" in text, f"{flag} of `platform {name}` is not in {OPERATIONS.name}"
+    for typed, found in commands(name):
+        assert f"`platform {typed}" in text
+        for option in found.params:
+            for flag in option.opts if isinstance(option, click.Option) else ():
+                assert f"`{flag}" in text, f"{flag} of `platform {typed}` is not in {OPERATIONS.name}"
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -112,7 +124,7 @@ def test_commands_in_the_docs_exist(page: Path) -> None:
         elif words[:1] == ["platform"] and not words[1].startswith("-"):
             assert words[1] in COMMANDS, f"{page.name}: {line}"
             flags = [word for word in words[2:] if re.match(r"--?[a-z]", word)]
-            known = {flag for option in command(words[1]).params for flag in option.opts} | {"--help"}
+            known = {flag for option in command(*words[1:]).params for flag in option.opts} | {"--help"}
             assert set(flags) <= known, f"{page.name}: {line}"
 
 

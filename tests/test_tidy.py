@@ -29,7 +29,7 @@ TOP_LEVEL: Final = {
 
 # --- Who may import whom: ARCHITECTURE.md, section 3 ----------------------------------------------------------------
 VOCABULARY: Final = {"sunup", "types", "errors", "limits", "clock", "settings"}
-PARTS: Final = {"wire", "lookup", "batch", "execute", "bundle", "registry", "scale", "link"}
+PARTS: Final = {"wire", "lookup", "batch", "execute", "bundle", "registry", "scale", "link", "stream"}
 SERVING: Final = VOCABULARY | {
     "wire",
     "lookup",
@@ -47,14 +47,16 @@ MAY_IMPORT: Final = {
     "pipeline": SERVING,
     "function": SERVING,
     "rehearsal": SERVING,
-    "serve": SERVING | {"serve"},
+    "serve": SERVING | {"serve", "stream"},
     "engine": VOCABULARY | {"link", "bundle", "scale", "engine"},
 }
-# The packager's child proves a model with the executor that will serve it.
-MAY_ALSO_IMPORT: Final = {"sunup.bundle.convert": {"execute"}}
+MAY_ALSO_IMPORT: Final = {
+    "sunup.bundle.convert": {"execute"},  # the packager's child proves a model with the executor that will serve it
+    "sunup.stream.loop": SERVING,  # a transport of the pipeline; the brokers beside it know nothing of one
+}
 # Parts of packages that exist for the deploy side only.
 DEPLOY_ONLY: Final = ("sunup.lookup.compile", "sunup.bundle.convert", "sunup.bundle.pack", "sunup.bundle.packager")
-SERVING_ONLY: Final = {"pipeline", "function", "rehearsal", "serve"}
+SERVING_ONLY: Final = {"pipeline", "function", "rehearsal", "serve", "stream"}
 
 # The one place (or few) where a third-party name may appear, as path prefixes below platform/sunup.
 HOMES: Final = {
@@ -63,6 +65,7 @@ HOMES: Final = {
     "google": ("lookup/compile/",),
     "hiredis": ("lookup/redis_link.py",),
     "httptools": ("serve/",),
+    "kafka": ("stream/kafka.py",),
     "lightgbm": ("bundle/convert/",),
     "mlflow": ("registry/mlflow.py", "bundle/convert/"),
     "mmh3": ("lookup/",),
@@ -174,7 +177,8 @@ def imports(path: Path) -> Iterator[Import]:
 @pytest.mark.parametrize("path", OWN, ids=shown)
 def test_imports_follow_the_table(path: Path) -> None:
     unit = unit_of(name_of(path))
-    allowed = MAY_IMPORT.get(unit, set()) | MAY_ALSO_IMPORT.get(name_of(path.parent / "__init__.py"), set())
+    also = (MAY_ALSO_IMPORT.get(name, set()) for name in (name_of(path), name_of(path.parent / "__init__.py")))
+    allowed = MAY_IMPORT.get(unit, set()).union(*also)
     for found in imports(path):
         where = f"{shown(path)}:{found.line} imports {found.module}"
         top = found.module.split(".")[0]
@@ -287,9 +291,9 @@ def test_no_file_names_a_registry_host_or_a_place_on_one_machine() -> None:
             assert not pattern.search(line), f"{shown(path)}:{number}: {line.strip()[:100]}"
 
 
-@pytest.mark.parametrize("module", ["sunup.serve.worker", "sunup.serve.nursery"])
+@pytest.mark.parametrize("module", ["serve.worker", "serve.nursery", "serve.streams.worker", "serve.streams.watcher"])
 def test_a_fresh_worker_imports_only_what_it_is_allowed(module: str) -> None:
-    code = f"import sys, {module}; print(*sorted({{name.partition('.')[0] for name in sys.modules}}))"
+    code = f"import sys, sunup.{module}; print(*sorted({{name.partition('.')[0] for name in sys.modules}}))"
     ran = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, check=True)
     held = {name for name in ran.stdout.split() if not name.startswith("_")} - sys.stdlib_module_names
     assert held <= WORKER_MODULES

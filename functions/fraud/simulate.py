@@ -7,12 +7,13 @@ What thieves do (functions/fraud/patterns.py): stolen cards, compromised termina
 disputes that look like any other purchase, so that no model can be perfect.
 
 Everything is drawn from one seed and placed on a span of whole days that ends at `end`; moving `end` moves every event
-time and changes nothing else. Simplifications: places are on a flat map, a card goes on working after a fraud, and
-nobody learns.
+time and changes nothing else. `later` goes on after it, with the same people. Simplifications: places are on a flat
+map, a card goes on working after a fraud, and nobody learns.
 """
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
@@ -25,6 +26,7 @@ from functions.fraud.world import Bools, Floats, Ints, World, distance, make_wor
 SEED: Final = 20
 END: Final = datetime(2026, 1, 1, tzinfo=UTC)  # any midnight does; the demo uses today's, so that features are fresh
 DAYS: Final = 100
+DAYS_MIN: Final = 40  # for every pattern to occur
 CUSTOMERS: Final = 1_000
 MERCHANTS: Final = 800
 
@@ -64,16 +66,59 @@ def simulate(
 
     Raises ValueError when `end` is not a midnight in UTC, or the numbers are too small for the patterns.
     """
+    _check(end, days, customers, merchants)
+    rng_world, rng_daily, rng_fraud, *_ = _generators(seed)
+    world = make_world(rng_world, customers=customers, merchants=merchants)
+    return Simulation(world, _span(rng_daily, rng_fraud, world, end, days), end - timedelta(days=days), end)
+
+
+def later(
+    rows: int,
+    *,
+    seed: int = SEED,
+    end: datetime = END,
+    days: int = DAYS,
+    customers: int = CUSTOMERS,
+    merchants: int = MERCHANTS,
+) -> pd.DataFrame:
+    """The first `rows` transactions after a simulation that was made with these other arguments.
+
+    The same people, cards and shops, and what they do from `end` on; frauds are new ones, those under way at `end` do
+    not go on. Columns as of Simulation.transactions. The same arguments give the same rows. Raises ValueError like
+    `simulate`, and for less than one row.
+    """
+    _check(end, days, customers, merchants)
+    if rows < 1:
+        raise ValueError(f"at least one row, not {rows}")
+    rng_world, *_, rng_daily, rng_fraud = _generators(seed)
+    world = make_world(rng_world, customers=customers, merchants=merchants)
+    world = replace(world, cards=replace(world.cards, issued=world.cards.issued - days))
+    enough = max(DAYS_MIN, math.ceil(1.2 * rows / world.customers.rate.sum()))
+    return _span(rng_daily, rng_fraud, world, end + timedelta(days=enough), enough).head(rows)
+
+
+def _check(end: datetime, days: int, customers: int, merchants: int) -> None:
     if end.utcoffset() != timedelta(0) or end.timestamp() % 86_400:
         raise ValueError(f"end must be a midnight in UTC, not {end.isoformat()}")
-    if days < 40 or customers < 50 or merchants < 100:
-        raise ValueError("at least 40 days, 50 customers and 100 merchants are needed for every pattern to occur")
-    rng_world, rng_daily, rng_fraud = (np.random.default_rng(s) for s in np.random.SeedSequence(seed).spawn(3))
-    world = make_world(rng_world, customers=customers, merchants=merchants)
+    if days < DAYS_MIN or customers < 50 or merchants < 100:
+        raise ValueError(
+            f"at least {DAYS_MIN} days, 50 customers and 100 merchants are needed for every pattern to occur"
+        )
+
+
+def _generators(seed: int) -> list[np.random.Generator]:
+    """Of the world; of the span's purchases and frauds; of the purchases and frauds after it."""
+    return [np.random.default_rng(stream) for stream in np.random.SeedSequence(seed).spawn(5)]
+
+
+def _span(
+    rng_daily: np.random.Generator, rng_fraud: np.random.Generator, world: World, end: datetime, days: int
+) -> pd.DataFrame:
+    """Everything that happens in `days` whole days that end at `end`, in order."""
     honest = _daily(rng_daily, world, days)
     scene = Scene(world, days, honest.card, honest.merchant, honest.time)
     frauds = [Batch(*rows) for rows in all_frauds(rng_fraud, scene)]
-    return Simulation(world, _frame([honest, *frauds], world, end, days), end - timedelta(days=days), end)
+    return _frame([honest, *frauds], world, end, days)
 
 
 def _daily(rng: np.random.Generator, world: World, days: int) -> Batch:

@@ -62,3 +62,23 @@ WARMUP_ROWS: Final = 8  # rows kept in a bundle with the original's answers, for
 # --- Registry -------------------------------------------------------------------------------------------------------
 REGISTRY_SECONDS_MAX: Final = 10  # s for one request; MLflow's own default is 120
 REGISTRY_RETRIES_MAX: Final = 2  # attempts after the first; MLflow's own 7 with back-off take minutes to say "absent"
+
+# --- Streams --------------------------------------------------------------------------------------------------------
+STREAM_BATCH_RECORDS_MAX: Final = 1000  # records polled, scored in one run and committed together
+STREAM_BATCH_BYTES_MAX: Final = 16 * 1024**2  # bytes of values fetched at a time; bounds memory where records are large
+STREAM_BATCH_SECONDS_MAX: Final = 10.0  # s a batch may take from decoding to scores; then it is tried again
+STREAM_POLL_SECONDS: Final = 0.2  # s a worker waits for records before it looks whether it should stop
+STREAM_BROKER_SECONDS_MAX: Final = 10.0  # s one request to a broker may take, its client's retries included
+STREAM_RETRY_SECONDS_MAX: Final = 5.0  # s between attempts on a broker that is away; they begin at a tenth of one
+STREAM_TRIES_MAX: Final = 4  # attempts to score a record whose failure may pass before it is a dead letter
+STREAM_TRY_SECONDS: Final = 0.2  # s before such a record is scored again, doubled each time; a store reconnects in it
+STREAM_DEAD_BYTES_MAX: Final = 1_000_000  # bytes of a value kept in a dead letter; Kafka takes 1 MiB, headers included
+STREAM_WATCH_SECONDS: Final = 0.25  # s between looks at the lag of a stream
+STREAM_WATCHERS_MAX: Final = 8  # threads that look at the lag of streams; brokers that do not answer hold one each
+STREAM_LAG_PER_WORKER: Final = 10_000  # records waiting for which one worker is enough
+STREAM_STALL_SECONDS: Final = 30.0  # s without progress, while records wait and a worker is ready, that are reported
+EMBEDDED_PARTITIONS: Final = 4  # partitions of a topic of the embedded log, made when it is first used
+EMBEDDED_RECORDS_MAX: Final = 1_000_000  # records kept per partition of the embedded log; the oldest read ones go first
+EMBEDDED_LEASE_SECONDS: Final = 10.0  # s a reader of the embedded log may say nothing before another one may take over
+EMBEDDED_LOOK_SECONDS: Final = 0.01  # s between looks of a waiting reader at the embedded log; one costs about 10 us
+EMBEDDED_BUSY_SECONDS: Final = 5.0  # s to wait for another process's write to the embedded log

@@ -8,6 +8,7 @@ from sunup.errors import UsageError
 from sunup.limits import SOCKET_PATH_BYTES_MAX
 
 STATE = ".sunup"
+EMBEDDED_LOG = "log.db"
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +36,11 @@ class Project:
     @property
     def logs(self) -> Path:
         return self.state / "logs"
+
+    @property
+    def embedded_log(self) -> Path:
+        """The topics of functions whose stream says `embedded`: one SQLite file."""
+        return self.state / EMBEDDED_LOG
 
     @property
     def run(self) -> Path:

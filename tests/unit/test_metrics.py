@@ -10,10 +10,10 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from sunup.errors import MethodNotAllowed, UnknownFunction
 from sunup.link.counters import Segment, Series
-from sunup.serve import log
 from sunup.serve.http.message import Request
-from sunup.serve.meter import Meter, worker_series
-from sunup.serve.metrics import MetricsHandler, text
+from sunup.serve.telemetry import log
+from sunup.serve.telemetry.meter import Meter, worker_series
+from sunup.serve.telemetry.metrics import MetricsHandler, text
 from sunup.types import Features, Timings
 
 

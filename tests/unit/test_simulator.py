@@ -10,7 +10,7 @@ import pytest
 
 from functions.fraud.history import FIRST_DAY, REPORT_DAYS, VIEWS, snapshots
 from functions.fraud.patterns import PATTERNS
-from functions.fraud.simulate import END, REQUEST, Simulation, simulate
+from functions.fraud.simulate import END, REQUEST, SEED, Simulation, later, simulate
 from sunup.bundle.spec import read
 
 FUNCTION = Path(__file__).resolve().parents[2] / "functions" / "fraud" / "function.toml"
@@ -56,6 +56,32 @@ def test_a_span_ends_at_midnight_in_utc(end: datetime) -> None:
 def test_a_world_too_small_for_its_patterns_is_refused() -> None:
     with pytest.raises(ValueError, match="at least 40 days"):
         simulate(days=10)
+
+
+def test_later_transactions_are_the_same_every_time_and_new(whole: Simulation) -> None:
+    once, again, other = later(3_000), later(3_000), later(3_000, seed=SEED + 1)
+    pd.testing.assert_frame_equal(once, again)
+    assert not once["amount"].equals(other["amount"])
+    assert len(later(20_000)) == 20_000
+    assert once.dtypes.equals(whole.transactions.dtypes)
+    assert once["event_timestamp"].is_monotonic_increasing
+    assert once["event_timestamp"].min() >= whole.end
+    assert 0.01 < once["is_fraud"].mean() < 0.04
+    # What happens is new, not the simulated span over again.
+    assert not set(once["amount"].head(100)) <= set(whole.transactions["amount"].head(1_000))
+    with pytest.raises(ValueError, match="at least one row"):
+        later(0)
+
+
+def test_later_transactions_are_of_the_same_people(whole: Simulation) -> None:
+    after, before = later(20_000), whole.transactions
+    assert (whole.world.cards.customer[after["card_id"]] == after["customer_id"]).all()
+    assert after["card_id"].isin(before["card_id"]).mean() > 0.99
+    usual, then = (table.groupby("customer_id")["amount"].median() for table in (before, after))
+    assert usual.corr(then) > 0.6
+    # Also where the world is another one.
+    few = later(500, seed=5, days=50, customers=150, merchants=150)
+    assert few["customer_id"].isin(small().transactions["customer_id"]).mean() > 0.99
 
 
 def test_transactions_are_complete_and_plausible(whole: Simulation) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from sunup.bundle.fit import derive, fit, response_fields, write
-from sunup.bundle.manifest import Limits, Scale
+from sunup.bundle.manifest import Limits, Scale, StreamSpec
 from sunup.bundle.quantity import format_bytes, format_seconds, parse_bytes, parse_seconds
 from sunup.bundle.spec import FeatureSpec, ResponseSpec, Spec, parse, read
 from sunup.errors import UsageError
@@ -46,6 +46,16 @@ queue_max = 16
 [limits]
 body_max = "512KiB"
 timeout = "1500ms"
+
+[stream]
+broker = "env:KAFKA_BOOTSTRAP or embedded"
+input = "transactions"
+output = "scores"
+dead_letter = "dead"
+group = "scorers"
+content = "cloudevent"
+guarantee = "at-least-once"
+max_workers = 2
 """
 
 OUTPUTS = (Tensor("label", "int64", (-1,)), Tensor("probability", "float64", (-1, 2)))
@@ -84,7 +94,25 @@ def test_every_table_is_read() -> None:
         tolerance=1e-6,
         scale=Scale(min=1, max=3, idle_s=45.0, target_concurrency=8, queue_max=16),
         limits=Limits(body_bytes=512 * 1024, timeout_s=1.5),
+        stream=StreamSpec(
+            broker="env:KAFKA_BOOTSTRAP or embedded",
+            input="transactions",
+            output="scores",
+            dead_letter="dead",
+            group="scorers",
+            content="cloudevent",
+            guarantee="at-least-once",
+            max_workers=2,
+        ),
     )
+
+
+def test_a_stream_needs_only_its_broker_and_its_input() -> None:
+    text = '[stream]\nbroker = "a:9092,b:9092"\ninput = "transactions"\n'
+    stream = parse(text, source="x", name="fraud").stream
+    assert stream is not None
+    assert (stream.output, stream.dead_letter, stream.group) == ("fraud-scores", "fraud-dead", "sunup-fraud")
+    assert (stream.content, stream.guarantee, stream.max_workers) == ("auto", "exactly-once", 4)
 
 
 def test_an_empty_file_is_a_function_named_as_its_folder(tmp_path: Path) -> None:
@@ -106,7 +134,14 @@ def test_what_is_written_reads_back() -> None:
     [
         ("[scale]\nmin = 0\n\nidel = '30s'\n", ["line 4", "`idel`", "[scale]", "Did you mean `idle`?"]),
         ("[feature]\nservice = 'x'\n", ["line 1", "[feature]", "Did you mean `features`?"]),
-        ("[stream]\ninput = 'x'\n", ["line 1", "unknown table [stream]"]),
+        ("[cache]\nttl = '5s'\n", ["line 1", "unknown table [cache]"]),
+        ("[stream]\ninput = 'x'\n", ["line 1", "[stream]", "broker"]),
+        ("[stream]\nbroker = 'embedded'\ninput = ''\n", ["line 3", "[stream] input"]),
+        ("[stream]\nbroker = 'kafka'\ninput = 'x'\n", ["line 2", "'kafka' is none of", "env:NAME or embedded"]),
+        ("[stream]\nbroker = 'embedded'\ninput = 'x'\noutput = 'x'\n", ["line 3", "three different topics"]),
+        ("[stream]\nbroker = 'embedded'\ninput = 'a b'\n", ["line 3", "[stream] input"]),
+        ("[stream]\nbroker = 'a:1'\ninput = 'x'\nguarante = ''\n", ["line 4", "Did you mean `guarantee`?"]),
+        ("[stream]\nbroker = 'a:1'\ninput = 'x'\nguarantee = 'at-most-once'\n", ["line 4", "at-most-once"]),
         ("scale = 3\n", ["line 1", "`scale` must be a table"]),
         ("[request]\namount = 'flaot64'\n", ["line 2", "amount", "'flaot64'", "Did you mean `float64`?"]),
         ("[request]\nitems = 'int64[]'\n", ["line 2", "int64[]"]),

@@ -6,6 +6,7 @@ import math
 import random
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -316,6 +317,52 @@ def test_only_defaulted_or_only_stale(codec: RecordCodec) -> None:
         answer = Reply(call, {"score": [0.1], "decision": ["a"]}, [0], {}, defaulted, stale, Timings())
         (prediction,) = json.loads(codec.encode(answer))["predictions"]
         assert prediction == {"score": 0.1, "decision": "a", said: ["n"]}
+
+
+def test_a_row_is_one_record_and_never_a_list(codec: RecordCodec) -> None:
+    body = json.dumps(GOOD).encode()
+    assert codec.row(body) == ROW
+    assert codec.row(msgspec.Raw(body)) == ROW
+    assert math.isnan(codec.row(json.dumps(GOOD | {"amount": None}).encode())[1])
+    for bad, code in ((b"[" + body + b"]", "wrong_type"), (b"{", "invalid_json"), (b"{}", "missing_field")):
+        with pytest.raises(BadRequest) as caught:
+            codec.row(bad)
+        assert caught.value.code == code
+
+
+def test_predictions_are_those_of_the_reply_one_by_one(codec: RecordCodec) -> None:
+    call = decode(codec, [GOOD, GOOD | {"card_id": "x"}, GOOD, GOOD])
+    missing = FeaturesMissing("no fresh value", field="n")
+    answer = Reply(
+        call,
+        {"score": np.array([0.1, np.nan]), "decision": ["a", "b"]},
+        [0, 2],
+        dict(call.failed) | {3: missing},
+        [(), ("n", "m")],
+        [("k",), ()],
+        Timings(),
+    )
+    first, second, third, fourth = codec.predictions(answer)
+    assert first == b'{"score":0.1,"decision":"a","stale":["k"]}'
+    assert second is call.failed[1]
+    assert third == b'{"score":null,"decision":"b","defaulted":["n","m"]}'
+    assert fourth is missing
+
+
+def test_predictions_say_what_the_reply_says(codec: RecordCodec) -> None:
+    call = decode(codec, [GOOD] * 3)
+    answer = reply(call, score=np.array([0.1, 0.2, 0.3]), decision=["a", "b", "c"])
+    whole = json.loads(codec.encode(answer))["predictions"]
+    assert [json.loads(one) for one in codec.predictions(answer) if isinstance(one, bytes)] == whole
+    nothing = reply(decode(codec, []), score=[], decision=[])
+    assert codec.predictions(nothing) == []
+
+
+def test_where_every_record_failed_predictions_are_errors(codec: RecordCodec) -> None:
+    call = decode(codec, [5, GOOD])
+    failed = dict(call.failed) | {1: FeaturesMissing("none")}
+    answer = Reply(call, {"score": [], "decision": []}, [], failed, None, None, Timings())
+    assert codec.predictions(answer) == [failed[0], failed[1]]
 
 
 def test_errors_leave_out_what_they_do_not_say(codec: RecordCodec) -> None:

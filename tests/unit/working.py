@@ -14,7 +14,7 @@ from sunup.link.counters import Segment
 from sunup.pipeline import Pipeline
 from sunup.serve.handler import FunctionHandler
 from sunup.serve.http.message import Handler, Request, Response
-from sunup.serve.meter import Meter, worker_series
+from sunup.serve.telemetry.meter import Meter, worker_series
 
 ROWS = np.array([[0.0, 0.0, 0.0], [1.0, 2.0, 3.0]])
 RECORD = b'{"f0": 1, "f1": 2.0, "f2": 3}'

@@ -85,6 +85,12 @@ def write(spec: Spec) -> str:
     if spec.limits != Limits():
         lines += ["", "[limits]", f'body_max = "{format_bytes(spec.limits.body_bytes)}"']
         lines += [f'timeout = "{format_seconds(spec.limits.timeout_s)}"']
+    if spec.stream:
+        lines += [
+            "",
+            "[stream]",
+            *(f"{key} = {json.dumps(value)}" for key, value in msgspec.to_builtins(spec.stream).items()),
+        ]
     return "\n".join(lines) + "\n"
 
 

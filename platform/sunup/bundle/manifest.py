@@ -1,7 +1,7 @@
 """manifest.json: what a bundle is. A bundle's digest is the SHA-256 of its manifest, which holds the digest of every
 other file, so one comparison covers every byte. No time, host or path appears in it: same inputs, same digest."""
 
-from typing import Final
+from typing import Annotated, Final, Literal
 
 import msgspec
 
@@ -42,6 +42,24 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     timeout_s: float = TIMEOUT_SECONDS_DEFAULT
 
 
+_TOPIC: Final = r"^[a-zA-Z0-9._-]{0,249}$"  # what Kafka takes for a name; "" is resolved from the function's name
+
+
+class StreamSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """[stream] of function.toml. `broker`: "host:port,host:port", "env:NAME" (the deployer's environment), "embedded",
+    or "env:NAME or embedded". `output`, `dead_letter` and `group` (what remembers how far the function has read)
+    default to <function>-scores, <function>-dead and sunup-<function>."""
+
+    broker: str
+    input: Annotated[str, msgspec.Meta(pattern=_TOPIC, min_length=1)]
+    output: Annotated[str, msgspec.Meta(pattern=_TOPIC)] = ""
+    dead_letter: Annotated[str, msgspec.Meta(pattern=_TOPIC)] = ""
+    group: Annotated[str, msgspec.Meta(pattern=_TOPIC)] = ""
+    content: Literal["auto", "json", "cloudevent"] = "auto"
+    guarantee: Literal["exactly-once", "at-least-once"] = "exactly-once"
+    max_workers: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 4
+
+
 class Manifest(msgspec.Struct, frozen=True):
     """The contents of manifest.json.
 
@@ -62,3 +80,4 @@ class Manifest(msgspec.Struct, frozen=True):
     limits: Limits
     example: dict[str, msgspec.Raw | object]
     files: dict[str, str]
+    stream: StreamSpec | None = None

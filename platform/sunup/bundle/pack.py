@@ -114,6 +114,7 @@ def _freeze(staged: Path, spec: Spec, model: SourceModel, result: Result, exampl
             field.name: example.get(field.name, result.example.get(field.name, _some(field))) for field in spec.request
         },
         files={name: digest_file(staged / name) for name in sorted(names)},
+        stream=spec.stream,
     )
     (staged / MANIFEST).write_bytes(msgspec.json.format(msgspec.json.encode(manifest), indent=2) + b"\n")
 

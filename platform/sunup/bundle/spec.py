@@ -12,7 +12,7 @@ from typing import Annotated, Any, Final, Literal
 
 import msgspec
 
-from sunup.bundle.manifest import Limits, Scale
+from sunup.bundle.manifest import Limits, Scale, StreamSpec
 from sunup.bundle.quantity import parse_bytes, parse_seconds
 from sunup.errors import UsageError
 from sunup.limits import (
@@ -25,6 +25,7 @@ from sunup.limits import (
 from sunup.types import SCALARS, Decision, Field
 
 NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}")  # what link/route.py takes for a name
+BROKER: Final = re.compile(r"embedded|env:\w+( or embedded)?|[^\s,:]+:\d+(,[^\s,:]+:\d+)*")
 TOLERANCE_DEFAULT: Final = 1e-5  # largest absolute difference of a probability; relative above 1 for regressions
 
 Scalar = str | bool | int | float
@@ -62,6 +63,7 @@ class Spec(msgspec.Struct, frozen=True):
     tolerance: float = TOLERANCE_DEFAULT
     scale: Scale = Scale()
     limits: Limits = Limits()
+    stream: StreamSpec | None = None
 
 
 # The tables as they stand in the file; their fields are the only keys there are.
@@ -110,6 +112,7 @@ class _File(msgspec.Struct):
     parity: _Parity = msgspec.field(default_factory=_Parity)
     scale: _Scale = msgspec.field(default_factory=_Scale)
     limits: _Limits = msgspec.field(default_factory=_Limits)
+    stream: StreamSpec | None = None
 
 
 _TABLES: Final[Mapping[str, type[msgspec.Struct] | None]] = {
@@ -120,6 +123,7 @@ _TABLES: Final[Mapping[str, type[msgspec.Struct] | None]] = {
     "parity": _Parity,
     "scale": _Scale,
     "limits": _Limits,
+    "stream": StreamSpec,
 }
 
 
@@ -254,6 +258,7 @@ def _resolve(file: _File, where: _Where, name: str) -> Spec:
             body_bytes=int(_quantity(where, "limits", "body_max", file.limits.body_max)),
             timeout_s=_quantity(where, "limits", "timeout", file.limits.timeout),
         ),
+        stream=_stream(file.stream, where, name),
     )
 
 
@@ -268,6 +273,18 @@ def _features(table: _Features | None, where: _Where) -> FeatureSpec | None:
         return None
     ages = {view: _quantity(where, "features", "max_age", age) for view, age in table.max_age.items()}
     return FeatureSpec(table.service, table.deadline_ms, table.on_missing, table.defaults, ages)
+
+
+def _stream(table: StreamSpec | None, where: _Where, name: str) -> StreamSpec | None:
+    if table is None:
+        return None
+    if not BROKER.fullmatch(table.broker):
+        known = 'host:port (several with commas), "env:NAME", "embedded" or "env:NAME or embedded"'
+        raise where.error("stream", "broker", f"[stream] broker: {table.broker!r} is none of {known}")
+    topics = {"output": table.output or f"{name}-scores", "dead_letter": table.dead_letter or f"{name}-dead"}
+    if len({table.input, *topics.values()}) < 3:  # a function that reads what it wrote never ends
+        raise where.error("stream", "input", "[stream] input, output and dead_letter must be three different topics")
+    return msgspec.structs.replace(table, **topics, group=table.group or f"sunup-{name}")
 
 
 def _quantity(where: _Where, table: str, key: str, text: str) -> float:

@@ -12,6 +12,7 @@ import click
 from sunup.bundle.store import MANIFEST, Store, read_manifest
 from sunup.cli.client import Resident
 from sunup.cli.engine import ensure, running
+from sunup.cli.streams import BROKER, broker_settings
 from sunup.cli.terminal import Stages, options, show_json, show_note, stages
 from sunup.errors import UsageError
 from sunup.settings import Project
@@ -35,11 +36,13 @@ def deploy(what: str, no_start: bool, as_json: bool, project: Project) -> None:
     began = time.monotonic()
     with stages(quiet=as_json) as shown:
         built = _take(project, Path(what), shown) if _is_bundle(what) else build(project, what, shown)
+        manifest = read_manifest(project.bundles / built["digest"])
+        broker, note = broker_settings(manifest.stream, os.environ)
         engine = ensure(project, shown, may_start=not no_start)
         result = engine.deploy(
             built["function"],
             built["digest"],
-            settings=built["settings"],
+            settings=built["settings"] | broker,
             on_event=lambda event: _show_engine(shown, event),
         )
         shown.stop()
@@ -49,9 +52,11 @@ def deploy(what: str, no_start: bool, as_json: bool, project: Project) -> None:
             "seconds": round(seconds, 4),
             "stages": shown.seconds,
             "curl": curl(project, built["digest"], result["url"]),
+            **({"stream": broker[BROKER]} if broker else {}),
         }
-    if built.get("note"):
-        show_note(built["note"])
+    for line in (built.get("note"), note):
+        if line:
+            show_note(line)
     if as_json:
         show_json(facts)
         return

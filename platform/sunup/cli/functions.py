@@ -12,7 +12,8 @@ from urllib.parse import urlsplit
 import click
 
 from sunup.cli.engine import running
-from sunup.cli.terminal import milliseconds, options, pairs, show_json, show_note, show_table, size
+from sunup.cli.streams import show_streams
+from sunup.cli.terminal import milliseconds, options, pairs, show_json, show_note, show_table, size, when
 from sunup.errors import CommandError, UsageError
 from sunup.settings import Project
 
@@ -47,6 +48,7 @@ def status(function: str | None, as_json: bool, project: Project) -> None:
         "last cold ",
     ]
     show_table(columns, [_row(one) for one in facts["functions"]])
+    show_streams(facts["functions"])
     if function is not None:
         for one in facts["functions"]:
             _show_detail(one, engine)
@@ -229,12 +231,8 @@ def _show_detail(one: dict[str, Any], engine: dict[str, Any]) -> None:
     processes = [
         [process["role"], str(process["pid"]), "", size(process["pss_bytes"])] for process in engine["processes"]
     ]
-    workers = [[w["id"], str(w["pid"]), w["state"], size(w["memory_bytes"])] for w in one["workers"]]
+    workers = [[f"{w['id']} ({w['role']})", str(w["pid"]), w["state"], size(w["memory_bytes"])] for w in one["workers"]]
     show_table(["process", "pid ", "state", "memory "], workers + processes)
     click.echo()
-    revisions = [[str(r["revision"]), r["model"], r["digest"][:12], _when(r["at"])] for r in reversed(one["revisions"])]
+    revisions = [[str(r["revision"]), r["model"], r["digest"][:12], when(r["at"])] for r in reversed(one["revisions"])]
     show_table(["revision ", "model", "bundle", "deployed"], revisions)
-
-
-def _when(seconds: float) -> str:
-    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds))

@@ -32,6 +32,7 @@ COMMANDS: Final = {
     "status": Entry("functions", "Show functions, revisions, workers and their figures."),
     "call": Entry("functions", "Make one prediction and show where its time went."),
     "logs": Entry("functions", "Print a function's log."),
+    "stream": Entry("streams", "Look after the topics functions score."),
     "rollback": Entry("functions", "Route an earlier revision again."),
     "remove": Entry("functions", "Stop serving a function."),
     "down": Entry("engine", "Stop the local engine and every worker."),

@@ -148,6 +148,11 @@ def milliseconds(value: float | None) -> str:
     return f"{value:.2f} ms" if value < 10 else f"{value:.0f} ms"
 
 
+def when(seconds: float) -> str:
+    """A moment (Unix seconds) in local time."""
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds))
+
+
 def pairs(facts: Mapping[str, object]) -> None:
     """Name and value, one pair a line, on standard output."""
     width = max(map(len, facts), default=0)

@@ -22,7 +22,7 @@ from sunup.link.route import Route
 from sunup.pipeline import Pipeline
 from sunup.serve.app import Entry, build, call_app
 from sunup.serve.http.message import JSON, Header, Request, Response, error_body, error_response, public
-from sunup.serve.meter import Meter
+from sunup.serve.telemetry.meter import Meter
 from sunup.types import Call, Reply, Timings
 from sunup.wire.codec import Codec
 

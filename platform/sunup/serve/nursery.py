@@ -26,14 +26,17 @@ from sunup.rehearsal import rehearse
 from sunup.serve import worker
 
 Child = Callable[[dict[str, Any], list[int]], None]
+Prepare = Callable[[dict[str, Any]], None]
 
 
 class Nursery:
-    """Answers fork requests from whoever is connected to `own`. `child(spec, fds)` runs in each new process."""
+    """Answers fork requests from whoever is connected to `own`. `child(spec, fds)` runs in each new process, after
+    `prepare(spec)` in this one: imports a child would have to make, and its siblings again."""
 
-    def __init__(self, own: socket.socket, child: Child) -> None:
+    def __init__(self, own: socket.socket, child: Child, prepare: Prepare = lambda _: None) -> None:
         self._own = own
         self._child = child
+        self._prepare = prepare
         self._selector = selectors.DefaultSelector()
         self._selector.register(own, selectors.EVENT_READ)
         # A child's death interrupts the selector, so that it is reaped at once.
@@ -72,6 +75,7 @@ class Nursery:
         return bool(message.head["op"] != "stop")
 
     def _fork(self, peer: socket.socket, message: Message) -> None:
+        self._prepare(message.head)
         pid = os.fork()
         if pid == 0:
             self._become(message)
@@ -120,7 +124,7 @@ def main() -> None:
     rehearse()
     gc.collect()
     gc.freeze()  # what exists now is never scanned, so a child does not copy its pages
-    Nursery(own, worker.born).run()
+    Nursery(own, worker.born, worker.prepare).run()
 
 
 if __name__ == "__main__":

@@ -14,8 +14,8 @@ from sunup.serve.handler import FunctionHandler
 from sunup.serve.http.connection import Connection
 from sunup.serve.http.links import Alone
 from sunup.serve.http.message import Handler
-from sunup.serve.meter import Meter, worker_series
-from sunup.serve.metrics import MetricsHandler
+from sunup.serve.telemetry.meter import Meter, worker_series
+from sunup.serve.telemetry.metrics import MetricsHandler
 
 
 class Opened(NamedTuple):
@@ -37,13 +37,28 @@ async def open_front(run: Path, metrics_fd: int) -> Opened:
 
 async def open_function(spec: Mapping[str, Any]) -> Opened:
     """A worker of one bundle. Raises what `function.load` does."""
+    function = await load(spec)
+    path = counters_path(Path(spec["run"]), spec["function"], spec["slot"])
+    meter = Meter(Segment.create(path, worker_series(spec["function"], spec["revision"], *feature_names(function))))
+    pipeline = Pipeline(function, observer=meter)
+    handler = FunctionHandler(pipeline, function, revision=spec["revision"], meter=meter)
+    return Opened(handler, function.timings, cost_of(function))
+
+
+async def load(spec: Mapping[str, Any]) -> functions.Function:
+    """The function a process was born to serve, connected to its online store. Raises what `function.load` does."""
     known = functions.Cost(*spec["cost"]) if spec["cost"] else None
     function = functions.load(Path(spec["bundle"]), settings=spec["settings"], prove=spec["prove"], cost=known)
     await function.open()
+    return function
+
+
+def feature_names(function: functions.Function) -> tuple[list[str], list[str]]:
+    """Its feature columns, and the views they come from."""
     lookup = function.lookup
-    columns = [field.name for field in lookup.columns] if lookup else []
-    series = worker_series(spec["function"], spec["revision"], columns, lookup.views if lookup else [])
-    meter = Meter(Segment.create(counters_path(Path(spec["run"]), spec["function"], spec["slot"]), series))
-    pipeline = Pipeline(function, observer=meter)
-    handler = FunctionHandler(pipeline, function, revision=spec["revision"], meter=meter)
-    return Opened(handler, function.timings, (function.cost.rows, function.cost.seconds))
+    return ([field.name for field in lookup.columns], list(lookup.views)) if lookup else ([], [])
+
+
+def cost_of(function: functions.Function) -> tuple[int, float]:
+    """What a model run costs on this machine, as `Opened.cost` says."""
+    return function.cost.rows, function.cost.seconds

@@ -1,16 +1,14 @@
 """A worker: a process forked from the nursery that serves one bundle or, without one, is the front.
 
-It listens on its own socket, for the door, which passes connections to it, and for the supervisor. It loads before it
-looks at that socket: what is said to it meanwhile waits there.
+It listens on its own socket, for the door, which passes connections to it, and for the supervisor.
 """
 
 import asyncio
 import gc
 import logging
-import os
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,45 +19,69 @@ from sunup.limits import FDS_PER_MESSAGE_MAX
 from sunup.link.channel import Channel, Message
 from sunup.link.process import name_process
 from sunup.link.states import State, map_states
-from sunup.serve import log
+from sunup.serve.attached import Attached
 from sunup.serve.front import FrontHandler
 from sunup.serve.handler import FunctionHandler
 from sunup.serve.http.connection import Connection
 from sunup.serve.http.message import Handler
 from sunup.serve.opening import Opened, open_front, open_function
+from sunup.serve.telemetry import log
 
 _LOG = logging.getLogger(__name__)
-LAST_WORDS_SECONDS = 2.0  # s a worker that cannot serve waits for the supervisor to hear why
-BIRTH = ("function", "revision", "digest", "bundle", "model", "settings", "prove", "cost")
+
+Life = Callable[[dict[str, Any], list[int], float], Coroutine[Any, Any, None]]
+
+
+def prepare(spec: Mapping[str, Any]) -> None:
+    """Import, in the nursery, what a process of this kind needs and others do not: its siblings share it then."""
+    if spec["role"] in ("stream", "watcher"):
+        _life(spec)
+        if spec["settings"]["stream_broker"] != "embedded":
+            import sunup.stream.kafka  # noqa: F401  # kafka-python: 0.25 s and 10 MB
+        gc.freeze()
 
 
 def born(spec: dict[str, Any], fds: list[int]) -> None:
     """The life of a new process. `spec`: what the supervisor asked for; `fds`: its own socket, then what it gets."""
-    name_process(f"sunup-{spec['function'] or 'front'}")
-    log.configure(Path(spec["log"]), function=spec["function"], revision=spec["revision"])
+    name_process(f"sunup-{spec['function'] or spec['role']}")
+    log.configure(Path(spec["log"]), function=spec["function"], revision=spec["revision"] or None)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(live(spec, fds, time.monotonic()))
+        runner.run(_life(spec)(spec, fds, time.monotonic()))
+
+
+def _life(spec: Mapping[str, Any]) -> Life:
+    # Imported in the nursery by `prepare`: 50 ms that an engine without streams does without.
+    if spec["role"] == "stream":
+        from sunup.serve.streams.worker import live as live_stream  # see above: 50 ms
+
+        return live_stream
+    if spec["role"] == "watcher":
+        from sunup.serve.streams.watcher import live as live_watcher  # see above: 50 ms
+
+        return live_watcher
+    return live
 
 
 async def live(spec: dict[str, Any], fds: list[int], begun: float) -> None:
     """Load, serve, drain."""
     worker = Worker(spec, fds)
+    attached = worker.attached
     try:
-        front = spec["function"] is None
+        front = spec["role"] == "front"
         opened = await (open_front(Path(spec["run"]), fds[1]) if front else open_function(spec))
     except SunupError as error:
         _LOG.error("cannot serve: %s", error.message)
-        worker.fail(error.code, error.message)
+        attached.fail(error.code, error.message)
     except Exception as error:
         _LOG.exception("cannot serve")
-        worker.fail("internal", f"{error!r}; the function's log says more.")
+        attached.fail("internal", f"{error!r}; the function's log says more.")
     else:
         gc.freeze()  # what serves for good is never scanned again
         gc.set_threshold(50_000, 20, 100)
         timings = {"fork": begun - spec["asked"], **opened.timings}
         worker.serve(opened, timings)
         _LOG.info("ready", extra={"ms": {stage: round(1000 * seconds, 3) for stage, seconds in timings.items()}})
-    await worker.ended.wait()
+    await attached.ended.wait()
     _LOG.info("ended")
 
 
@@ -68,22 +90,17 @@ class Worker:
 
     def __init__(self, spec: Mapping[str, Any], fds: list[int]) -> None:
         self._spec = spec
-        self._own = socket.socket(fileno=fds[0])
-        self._handed_over = fds[1:]  # a listening socket to give to an adopter: the front's
+        # Beyond its own socket: a listening socket to give to an adopter, the front's.
+        self.attached = Attached(spec, fds, self._heard, self._closed)
         self._states = map_states(Path(spec["run"]) / f"{spec['id']}.states")
         self._loop = asyncio.get_running_loop()
-        self._born = self._loop.time()
         self._handler: Handler | None = None
         self._timings: dict[str, float] = {}
-        self._cost: tuple[int, float] | None = None
-        self._error: dict[str, str] | None = None
         self._ready_at = 0.0
         self._woken = False
         self._door: Channel | None = None
-        self._supervisor: Channel | None = None
         self._held: dict[int, tuple[Connection, socket.socket]] = {}
         self._draining = False
-        self.ended = asyncio.Event()
 
     def __repr__(self) -> str:
         return f"Worker({self._spec['id']}, connections={len(self._held)}, draining={self._draining})"
@@ -91,18 +108,11 @@ class Worker:
     def serve(self, opened: Opened, timings: dict[str, float]) -> None:
         """Loaded: begin to listen."""
         self._handler = opened.handler
-        self._cost = opened.cost
         self._timings = timings
         self._ready_at = self._loop.time()
-        self._listen()
+        self.attached.ready(timings, opened.cost)
 
-    def fail(self, code: str, message: str) -> None:
-        """Cannot serve: tell the supervisor why, then end."""
-        self._error = {"code": code, "message": message}
-        self._loop.call_later(LAST_WORDS_SECONDS, self.ended.set)
-        self._listen()
-
-    # --- what connections tell (serve/links.py) -----------------------------------------------------------------------
+    # --- what connections tell (serve/http/links.py) ------------------------------------------------------------------
 
     def state(self, slot: int, state: State) -> None:
         """One byte in shared memory, for the door to read if this process dies."""
@@ -121,23 +131,10 @@ class Worker:
 
     # --- who connects -------------------------------------------------------------------------------------------------
 
-    def _listen(self) -> None:
-        self._own.setblocking(False)
-        self._loop.add_reader(self._own.fileno(), self._acceptable)
-
-    def _acceptable(self) -> None:
-        try:
-            sock, _ = self._own.accept()
-        except BlockingIOError:
-            return
-        Channel(self._loop, sock, self._heard, self._closed)
-
     def _closed(self, channel: Channel) -> None:
         if channel is self._door:
             self._door = None
             self._end_if_drained()
-        elif channel is self._supervisor:
-            self._supervisor = None
 
     def _heard(self, channel: Channel, message: Message) -> None:
         head = message.head
@@ -148,22 +145,9 @@ class Worker:
                 self._drain()
             case "hello" if head["role"] == "door":
                 self._meet_door(channel)
-            case "hello":
-                self._meet_supervisor(channel)
             case "function" | "forget":
                 assert isinstance(self._handler, FrontHandler)
                 self._handler.heard(head)
-
-    def _meet_supervisor(self, channel: Channel) -> None:
-        self._supervisor = channel
-        birth = {name: self._spec[name] for name in BIRTH}
-        hello = {"op": "hello", "pid": os.getpid(), "slot": self._spec["slot"], "born": self._born, "birth": birth}
-        channel.send(hello, fds=self._handed_over)
-        if self._error is not None:
-            channel.send({"op": "failed", "error": self._error})
-            self.ended.set()
-        else:
-            channel.send({"op": "ready", "timings": self._timings, "cost": self._cost})
 
     def _meet_door(self, channel: Channel) -> None:
         """A door connected. If it replaces one that died, what that one said last comes first; then it gets duplicates
@@ -171,7 +155,7 @@ class Worker:
         while self._door is not None and not self._door.closed:
             self._door.pump()
         self._door = channel
-        if self._error is not None:
+        if self.attached.error is not None:
             return
         channel.send({"op": "ready"})
         held = list(self._held.items())
@@ -203,8 +187,7 @@ class Worker:
             cold = {"hold": max(0.0, self._loop.time() - since - spent), **self._timings}
             if isinstance(self._handler, FunctionHandler):
                 self._handler.cold = cold
-            if self._supervisor is not None:
-                self._supervisor.send({"op": "woke", "cold": cold})
+            self.attached.tell({"op": "woke", "cold": cold})
 
     def _drain(self) -> None:
         self._draining = True
@@ -215,7 +198,7 @@ class Worker:
     def _end_if_drained(self) -> None:
         """Everything is answered and handed back, and has left for the door, whose socket holds it."""
         if self._draining and not self._held and (self._door is None or self._door.idle):
-            self.ended.set()
+            self.attached.ended.set()
 
     def _tell_door(self, head: dict[str, Any], data: bytes = b"") -> bool:
         told = self._door is not None and self._door.send(head, data)

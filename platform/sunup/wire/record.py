@@ -4,7 +4,7 @@ The codec is compiled from the function's fields: a generated msgspec struct per
 typed decode and one encode, and no dictionary is made on the way.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from itertools import repeat, starmap
 from typing import Any, Final
@@ -59,29 +59,11 @@ class RecordCodec:
         Raises TooLarge for more than RECORDS_MAX records.
         """
         if body[:1] == b"{" or body.lstrip(_SPACE)[:1] != b"[":
-            return Call(id=id, rows=(self._row(body),), count=1, deadline=deadline, single=True)
+            return Call(id=id, rows=(self.row(body),), count=1, deadline=deadline, single=True)
         return self._list(body, id, deadline)
 
-    def encode(self, reply: Reply) -> bytes:
-        """The reply's predictions in the caller's order; a record that failed carries its error instead."""
-        values = [_values(reply.columns[name]) for name in self._names]
-        if reply.defaulted is not None or reply.stale is not None:
-            values += [reply.defaulted or repeat(()), reply.stale or repeat(())]
-        predictions: list[Any] = list(starmap(self._answer, zip(*values, strict=False)))
-        if reply.failed:
-            predictions = _in_order(reply, predictions)
-        to_json = self._to_json
-        return b"".join(
-            (self._head, to_json(reply.call.id), b',"predictions":', to_json(predictions), b"}"),
-        )
-
-    def error(self, error: CallError) -> bytes:
-        """`{"error": {code, message, field?, hint?}}`."""
-        return self._to_json({"error": _refusal(error)})
-
-    # --- Decoding -----------------------------------------------------------------------------------------------------
-
-    def _row(self, raw: bytes | Raw) -> Row:
+    def row(self, raw: bytes | Raw) -> Row:
+        """One record, never a list: its values in the order of the request fields. Raises BadRequest."""
         # Nulls are tried second: most bodies have none, and a plain `float` decodes faster than `float | None`.
         try:
             return astuple(self._record.decode(raw))
@@ -91,6 +73,28 @@ class RecordCodec:
             return missing_as_nan(astuple(self._record_with_nulls.decode(raw)))
         except MALFORMED as error:
             raise refuse(raw, self._request, error) from None
+
+    def encode(self, reply: Reply) -> bytes:
+        """The reply's predictions in the caller's order; a record that failed carries its error instead."""
+        answers = self._answers(reply)
+        if reply.failed:
+            errors = {position: {"error": _refusal(error)} for position, error in reply.failed.items()}
+            answers = _in_order(reply, answers, errors)
+        to_json = self._to_json
+        return b"".join(
+            (self._head, to_json(reply.call.id), b',"predictions":', to_json(answers), b"}"),
+        )
+
+    def predictions(self, reply: Reply) -> list[bytes | CallError]:
+        """The same one by one: per record a JSON object, or the error it failed with."""
+        encoded: list[bytes | CallError] = list(map(self._to_json, self._answers(reply)))
+        return _in_order(reply, encoded, reply.failed) if reply.failed else encoded
+
+    def error(self, error: CallError) -> bytes:
+        """`{"error": {code, message, field?, hint?}}`."""
+        return self._to_json({"error": _refusal(error)})
+
+    # --- Decoding -----------------------------------------------------------------------------------------------------
 
     def _list(self, body: bytes, id: str, deadline: float) -> Call:
         try:
@@ -111,7 +115,7 @@ class RecordCodec:
         failed: dict[int, CallError] = {}
         for index, raw in enumerate(raws):
             try:
-                rows.append(self._row(raw))
+                rows.append(self.row(raw))
             except CallError as error:
                 failed[index] = error
         return Call(id=id, rows=rows, count=len(raws), deadline=deadline, failed=failed)
@@ -129,6 +133,15 @@ class RecordCodec:
     @cached_property
     def _raws(self) -> Decoder[list[Raw]]:
         return Decoder(list[Raw])
+
+    # --- Encoding -----------------------------------------------------------------------------------------------------
+
+    def _answers(self, reply: Reply) -> list[Any]:
+        """What is said of each answered row, in their order, ready to be encoded."""
+        values = [_values(reply.columns[name]) for name in self._names]
+        if reply.defaulted is not None or reply.stale is not None:
+            values += [reply.defaulted or repeat(()), reply.stale or repeat(())]
+        return list(starmap(self._answer, zip(*values, strict=False)))
 
 
 def _request_struct(fields: Sequence[Field], *, nullable: bool) -> type[msgspec.Struct]:
@@ -163,12 +176,13 @@ def _values(column: Column) -> Any:
     return column.tolist() if type(column) is np.ndarray else column
 
 
-def _in_order(reply: Reply, predictions: list[Any]) -> list[Any]:
+def _in_order(reply: Reply, answers: Sequence[Any], errors: Mapping[int, Any]) -> list[Any]:
+    """Answers and errors at their records' places."""
     ordered: list[Any] = [None] * reply.call.count
-    for position, prediction in zip(reply.positions, predictions, strict=True):
-        ordered[position] = prediction
-    for position, error in reply.failed.items():
-        ordered[position] = {"error": _refusal(error)}
+    for position, answer in zip(reply.positions, answers, strict=True):
+        ordered[position] = answer
+    for position, error in errors.items():
+        ordered[position] = error
     return ordered
 
 

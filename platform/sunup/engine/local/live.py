@@ -6,7 +6,8 @@ from typing import Any
 
 from sunup.bundle.manifest import Manifest
 from sunup.engine.local.state import Revision
-from sunup.engine.local.workers import Life, Worker
+from sunup.engine.local.workers import Life, Role, Worker
+from sunup.link.board import Board
 from sunup.link.counters import STAGE_BUCKETS, Segment, counters_path
 from sunup.link.process import pss_bytes
 from sunup.scale.policy import Bounds, Sample
@@ -58,7 +59,8 @@ class Live:
 
     def _state(self, workers: Iterable[Worker]) -> str:
         """ready, starting, failed or cold."""
-        lives = {w.life for w in workers if w.birth.revision == self.revision.revision}
+        mine = (Role.CALLS, self.revision.revision)
+        lives = {w.life for w in workers if (w.birth.role, w.birth.revision) == mine}
         if Life.READY in lives:
             return "ready"
         if Life.STARTING in lives:
@@ -81,8 +83,12 @@ class Live:
                 if series.kind == "gauge":
                     segment.values[segment.slot(series.name, **series.labels)] = 0.0
 
-    def woke(self, stages: dict[str, float]) -> None:
+    def woke(self, stages: dict[str, float], board: Board) -> None:
         """Note a cold start: seconds by stage."""
+        name = self.revision.function
+        board.add("sunup_cold_starts_total", function=name)
+        for stage, seconds in stages.items():
+            board.observe("sunup_cold_start_seconds", STAGE_BUCKETS, seconds, function=name, stage=stage)
         self.cold_starts += 1
         self.last_cold_ms = {k: round(1000 * v, 3) for k, v in {**stages, "total": sum(stages.values())}.items()}
 
@@ -109,7 +115,13 @@ class Live:
             "state": self._state(workers),
             **({"reason": self.reason} if self.failures else {}),
             "workers": [
-                {"id": w.name, "pid": w.peer.pid, "state": w.life.value, "memory_bytes": pss_bytes(w.peer.pid)}
+                {
+                    "id": w.name,
+                    "role": w.birth.role,
+                    "pid": w.peer.pid,
+                    "state": w.life.value,
+                    "memory_bytes": pss_bytes(w.peer.pid),
+                }
                 for w in workers
                 if w.peer is not None
             ],

@@ -13,7 +13,7 @@ from sunup.engine.engine import Event
 from sunup.engine.local.live import Live
 from sunup.engine.local.state import Revision
 from sunup.engine.local.supervisor import Supervisor
-from sunup.engine.local.workers import BirthFailed, Life
+from sunup.engine.local.workers import BirthFailed, Life, Role
 from sunup.errors import EngineError, ProofFailed
 from sunup.link.process import pss_bytes
 
@@ -82,11 +82,13 @@ class Operations:
         engine = self._engine
         names = sorted(engine.live) if function is None else [self._known(function).revision.function]
         peers = [("door", engine.door.peer), ("nursery", engine.nursery.peer)]
-        peers += [("front", w.peer) for w in engine.workers.of(None)]
+        peers += [(w.birth.role, w.peer) for w in engine.workers.of(None)]
         pids = [("supervisor", os.getpid())] + [(role, peer.pid) for role, peer in peers if peer is not None]
         processes = [{"role": role, "pid": pid, "pss_bytes": pss_bytes(pid)} for role, pid in pids]
         functions = [
-            engine.live[name].facts(engine.workers.of(name), engine.state.revisions(name), now) for name in names
+            engine.live[name].facts(engine.workers.of(name), engine.state.revisions(name), now)
+            | engine.streams.facts(name)
+            for name in names
         ]
         for name, reason in engine.broken.items():
             if function in (None, name):
@@ -139,7 +141,7 @@ class Operations:
 
     def _result(self, live: Live, *, unchanged: bool, seconds: dict[str, float]) -> dict[str, Any]:
         r = live.revision
-        workers = self._engine.workers.of(r.function)
+        workers = self._engine.workers.of(r.function, Role.CALLS)
         timings = next((w.timings for w in workers if w.birth.revision == r.revision and w.life is Life.READY), {})
         return {
             "function": r.function,

@@ -6,7 +6,7 @@ from typing import Protocol
 
 from sunup.engine.local.live import Live
 from sunup.engine.local.state import Revision
-from sunup.engine.local.workers import Life, Worker
+from sunup.engine.local.workers import Life, Role, Worker, Workers
 from sunup.scale.policy import decide
 
 TICK_SECONDS = 0.25
@@ -17,17 +17,18 @@ class Acts(Protocol):
 
     @property
     def able(self) -> bool: ...
-    def serving(self, live: Live) -> list[Worker]: ...
-    def bear(self, revision: Revision) -> Worker: ...
+    def bear(self, revision: Revision, role: Role = Role.CALLS) -> Worker: ...
     def drain(self, worker: Worker) -> None: ...
     def announce(self, live: Live) -> None: ...
 
 
 class Scaler:
-    """Ticks only while some function has workers or needs some, so an idle engine costs nothing."""
+    """Ticks only while some function has workers or needs some, so an idle engine costs nothing. `before` is called at
+    each tick, and says whether there is more to look at."""
 
-    def __init__(self, live: Mapping[str, Live], acts: Acts, before: Callable[[], None]) -> None:
+    def __init__(self, live: Mapping[str, Live], workers: Workers, acts: Acts, before: Callable[[], bool]) -> None:
         self._live = live
+        self._workers = workers
         self._acts = acts
         self._before = before
         self._loop = asyncio.get_running_loop()
@@ -45,8 +46,7 @@ class Scaler:
             self._timer = None
         if not self._acts.able:
             return
-        self._before()
-        busy = [self.scale(live) for live in self._live.values()]  # all of them: no short cut at the first
+        busy = [self._before(), *(self.scale(live) for live in self._live.values())]  # all: no short cut at the first
         if any(busy):
             self.later()
 
@@ -55,7 +55,7 @@ class Scaler:
         if not self._acts.able:
             return False
         now = self._loop.time()
-        workers = self._acts.serving(live)
+        workers = self._workers.serving(live.revision, Role.CALLS)
         want = decide(live.bounds, live.window, live.sample(workers, now), now)
         if len(workers) < want and now >= live.not_before:
             for _ in range(want - len(workers)):

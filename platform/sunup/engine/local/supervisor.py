@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import socket
 import sys
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sunup.bundle.manifest import Manifest
@@ -15,12 +16,12 @@ from sunup.engine.local.live import Live
 from sunup.engine.local.scaler import Scaler
 from sunup.engine.local.services import DOOR_MODULE, NURSERY_MODULE, Service, listen, rotate
 from sunup.engine.local.state import Revision, StateFile
-from sunup.engine.local.workers import Birth, Life, Worker, Workers
+from sunup.engine.local.streams import Streams
+from sunup.engine.local.workers import Birth, Life, Role, Worker, Workers
 from sunup.errors import CommandError
 from sunup.limits import DRAIN_SECONDS_MAX, RESTART_BACKOFF_SECONDS_MAX
 from sunup.link.board import Board
 from sunup.link.channel import Message
-from sunup.link.counters import STAGE_BUCKETS
 from sunup.link.peer import Peer
 from sunup.link.process import machine_key, pss_bytes
 from sunup.settings import Project
@@ -51,7 +52,8 @@ class Supervisor:
         self.workers = Workers(
             project.run, project.logs, fork=self._fork, on_change=self._changed, on_message=self._worker_said
         )
-        self.scaler = Scaler(self.live, self, self._before_tick)
+        self.streams = Streams(self.workers, self, self._board)
+        self.scaler = Scaler(self.live, self.workers, self, self._before_tick)
         self.door = Service(
             "door",
             DOOR_MODULE,
@@ -83,9 +85,11 @@ class Supervisor:
                 self.broken[revision.function] = error.message
             else:
                 self.live[revision.function] = Live(revision, manifest)
+                self.streams.switch(revision, manifest)
         fds = await self.workers.adopt()
         for live in self.live.values():
-            live.window.add(self._loop.time(), float(len(self.serving(live))))  # adopted workers have their idle time
+            adopted = self.workers.serving(live.revision, Role.CALLS)
+            live.window.add(self._loop.time(), float(len(adopted)))  # they have their idle time
         self.metrics = socket.socket(fileno=fds[0]) if fds else listen(*self._addresses[1])
         if not await self.door.adopt():
             self.listener = listen(*self._addresses[0])
@@ -94,13 +98,14 @@ class Supervisor:
             self.nursery.start()
         for service in (self.nursery, self.door):
             await service.wait_up(START_SECONDS_MAX)
+        self.streams.adopt()
         for worker in list(self.workers.all.values()):
             routed = self.live.get(worker.birth.function or "")
             current = routed is not None and routed.revision.revision == worker.birth.revision
             if worker.birth.function is not None and not current:
                 self.drain(worker)  # of a revision that was never recorded, or of a removed function
         self.scaler.tick()
-        await asyncio.wait_for(asyncio.shield(self.workers.of(None)[0].ready), START_SECONDS_MAX)
+        await asyncio.wait_for(asyncio.shield(self.workers.of(None, Role.FRONT)[0].ready), START_SECONDS_MAX)
 
     async def stop(self) -> None:
         """End everything, in the order that loses nothing: intake, then calls in progress, then who carries them."""
@@ -134,9 +139,10 @@ class Supervisor:
         else:
             live.switch(revision, manifest)
         live.window.add(self._loop.time(), 1.0)  # it was asked for just now: keep its worker for the idle time
-        for worker in self.serving(live):
+        for worker in self.workers.serving(revision, Role.CALLS):
             if worker.life is Life.READY:
                 live.read(self.project.run, worker)
+        self.streams.switch(revision, manifest)
         self.announce(live)
         for worker in self.workers.of(name):
             if worker.birth.revision != revision.revision:
@@ -147,6 +153,7 @@ class Supervisor:
     def forget(self, function: str) -> None:
         """Stop serving a function."""
         self.live.pop(function).close()
+        self.streams.forget(function)
         self._tell_all({"op": "forget", "function": function})
         self._board.forget(function=function)
         for worker in self.workers.of(function):
@@ -159,27 +166,23 @@ class Supervisor:
         """Whether workers can be born now."""
         return not self._stopping and self.nursery.peer is not None
 
-    def serving(self, live: Live) -> list[Worker]:
-        """The workers of a function's routed revision that are ready or about to be."""
-        revision = live.revision
-        of = self.workers.of(revision.function)
-        alive = (Life.STARTING, Life.READY)
-        return [w for w in of if w.birth.revision == revision.revision and w.life in alive]
-
-    def bear(self, revision: Revision) -> Worker:
+    def bear(self, revision: Revision, role: Role = Role.CALLS) -> Worker:
         """Begin the birth of a worker; it proves its bundle unless that was done on this machine before."""
-        r = revision
-        prove = not self.state.proven(r.digest, self.machine)
-        folder = str(self.project.bundles / r.digest)
-        return self._born(
-            Birth(r.function, r.revision, r.digest, folder, r.model, r.settings, prove, self._costs.get(r.digest)), []
-        )
+        name, number, digest, model, settings, _ = revision
+        prove, cost = not self.state.proven(digest, self.machine), self._costs.get(digest)
+        folder = str(self.project.bundles / digest)
+        return self._born(Birth(role, name, number, digest, folder, model, settings, prove, cost))
+
+    def bear_alone(self, role: Role, settings: Mapping[str, str], fds: Sequence[int] = ()) -> Worker:
+        """Begin the birth of a process without a function."""
+        return self._born(Birth(role, None, 0, "", "", "", settings, False, None), fds)
 
     def drain(self, worker: Worker) -> None:
-        """Let a worker finish. The word goes through the door, behind the last connection; directly without a door."""
+        """Let a worker finish. The word goes through the door, behind the last connection, if the door knows it."""
 
         def tell(worker: Worker) -> None:
-            if not self._tell_door({"op": "drain", "worker": worker.name}) and worker.peer is not None:
+            through = worker.birth.role.by_door and self._tell_door({"op": "drain", "worker": worker.name})
+            if not through and worker.peer is not None:
                 worker.peer.channel.send({"op": "drain"})
 
         self.workers.drain(worker, tell)
@@ -202,7 +205,7 @@ class Supervisor:
             peer.channel.send(self._entry(live))
         for worker in self.workers.all.values():
             self._attach(worker)
-            if worker.life is Life.DRAINING:  # the last door may have died with the word
+            if worker.birth.role.by_door and worker.life is Life.DRAINING:  # the last door may have died with the word
                 peer.channel.send({"op": "drain", "worker": worker.name})
 
     def _door_said(self, _: Peer, message: Message) -> None:
@@ -218,20 +221,21 @@ class Supervisor:
         """`woke`: the first call of a new worker tells how long its cold start took, stage by stage (seconds)."""
         live = self.live.get(worker.birth.function or "")
         if head["op"] != "woke" or live is None:
+            if self.streams.said(worker, head):
+                self.scaler.tick()
             return
-        stages: dict[str, float] = head["cold"]
-        live.woke(stages)
-        name = live.revision.function
-        self._board.add("sunup_cold_starts_total", function=name)
-        for stage, seconds in stages.items():
-            self._board.observe("sunup_cold_start_seconds", STAGE_BUCKETS, seconds, function=name, stage=stage)
+        live.woke(head["cold"], self._board)
 
     def _changed(self, worker: Worker) -> None:
         """A worker became ready or ended."""
         if worker.cost is not None:
             self._costs[worker.birth.digest] = worker.cost
         live = self.live.get(worker.birth.function or "")
-        if worker.birth.function is None:
+        if not worker.birth.role.by_door:
+            self.streams.changed(worker)
+            if live is not None:
+                self.announce(live)
+        elif worker.birth.function is None:
             if worker.life is Life.READY and worker.peer is not None:
                 for one in self.live.values():
                     worker.peer.channel.send(self._entry(one))
@@ -251,10 +255,11 @@ class Supervisor:
 
     # --- telling ----------------------------------------------------------------------------------------------------
 
-    def _before_tick(self) -> None:
-        """There is a front; and, every few seconds, memory is weighed and a full log makes way for a new one."""
-        if not self.workers.of(None):
-            self._born(Birth(None, 0, "", "", "", {}, False, None), [self.metrics.fileno()])
+    def _before_tick(self) -> bool:
+        """There is a front; streams have the workers they need; and, every few seconds, memory is weighed and a full
+        log makes way for a new one."""
+        if not self.workers.of(None, Role.FRONT):
+            self.bear_alone(Role.FRONT, {}, [self.metrics.fileno()])
         now = self._loop.time()
         if now >= self._weigh_at:
             self._weigh_at = now + WEIGH_SECONDS
@@ -262,9 +267,10 @@ class Supervisor:
             for name in self.live:
                 used = sum(pss_bytes(w.peer.pid) for w in self.workers.of(name) if w.peer is not None)
                 self._board.put("sunup_worker_memory_bytes", float(used), function=name)
+        return self.streams.scale()
 
-    def _born(self, birth: Birth, fds: list[int]) -> Worker:
-        worker = self.workers.bear(birth, fds)
+    def _born(self, birth: Birth, fds: Sequence[int] = ()) -> Worker:
+        worker = self.workers.bear(birth, list(fds))
         self._attach(worker)
         return worker
 
@@ -272,8 +278,9 @@ class Supervisor:
         return self.nursery.peer is not None and self.nursery.peer.channel.send(head, fds=fds)
 
     def _attach(self, worker: Worker) -> None:
-        birth = worker.birth
-        self._tell_door({"op": "attach", "worker": worker.name, "function": birth.function, "revision": birth.revision})
+        name, of = worker.name, worker.birth
+        if of.role.by_door:
+            self._tell_door({"op": "attach", "worker": name, "function": of.function, "revision": of.revision})
 
     def _entry(self, live: Live) -> dict[str, Any]:
         folder = str(self.project.bundles / live.revision.digest)
@@ -284,6 +291,6 @@ class Supervisor:
 
     def _tell_all(self, head: dict[str, Any]) -> None:
         self._tell_door(head)
-        for front in self.workers.of(None):
+        for front in self.workers.of(None, Role.FRONT):
             if front.peer is not None:
                 front.peer.channel.send(head)

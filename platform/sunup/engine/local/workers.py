@@ -1,16 +1,17 @@
 """The supervisor's record of every worker: births through the nursery, adoption, readiness, draining, death.
 
-The front is a worker without a function; its record is here too.
+The front and the watcher of streams are workers without a function; their records are here too.
 """
 
 import asyncio
 import os
 import socket
 from collections.abc import Callable, Mapping
-from enum import Enum
+from enum import Enum, StrEnum
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from sunup.engine.local.state import Revision
 from sunup.limits import ADOPT_SECONDS_MAX, BIRTH_SECONDS_MAX, DRAIN_SECONDS_MAX, PROOF_SECONDS_MAX
 from sunup.link.channel import Message
 from sunup.link.peer import Peer, find, prepare
@@ -26,9 +27,24 @@ class Life(Enum):
     DEAD = "dead"
 
 
-class Birth(NamedTuple):
-    """What a worker is born with. `function` None: the front."""
+class Role(StrEnum):
+    """What a worker is for."""
 
+    CALLS = "calls"  # answers calls of a function
+    STREAM = "stream"  # scores the records of a function's topic
+    FRONT = "front"
+    WATCHER = "watcher"
+
+    @property
+    def by_door(self) -> bool:
+        """Whether the door passes connections to it."""
+        return self in (Role.CALLS, Role.FRONT)
+
+
+class Birth(NamedTuple):
+    """What a worker is born with. Front and watcher have no function."""
+
+    role: Role
     function: str | None
     revision: int
     digest: str
@@ -48,6 +64,7 @@ class Worker:
         self.birth = birth
         self.born = born
         self.life = Life.STARTING
+        self.drained = False  # it was told to end
         self.peer: Peer | None = None
         self.timings: dict[str, float] = {}
         self.cost: tuple[int, float] | None = None
@@ -56,7 +73,7 @@ class Worker:
         self.ready.add_done_callback(lambda f: f.cancelled() or f.exception())  # looked at: nobody has to await it
 
     def __repr__(self) -> str:
-        return f"Worker({self.name}, {self.birth.function}/{self.birth.revision}, {self.life.value}, {self.peer})"
+        return f"Worker({self.name}, {self.birth.role}, {self.birth.function}/{self.birth.revision}, {self.life.value})"
 
 
 class BirthFailed(Exception):
@@ -79,7 +96,7 @@ class Workers:
         on_change: Callable[[Worker], None],
         on_message: Callable[[Worker, dict[str, Any]], None],
     ) -> None:
-        self._run = run
+        self.run = run
         self._logs = logs
         self._fork = fork
         self._on_change = on_change
@@ -88,23 +105,30 @@ class Workers:
         self._last = 0
         self.all: dict[str, Worker] = {}
 
-    def of(self, function: str | None) -> list[Worker]:
-        """The living workers of a function."""
-        return [w for w in self.all.values() if w.birth.function == function]
+    def of(self, function: str | None, role: Role | None = None) -> list[Worker]:
+        """The living workers of a function, of one role or of any."""
+        everyone = self.all.values()
+        return [w for w in everyone if w.birth.function == function and role in (None, w.birth.role)]
+
+    def serving(self, revision: Revision, role: Role) -> list[Worker]:
+        """The workers of a revision that are ready or about to be."""
+        alive = (Life.STARTING, Life.READY)
+        of = self.of(revision.function, role)
+        return [w for w in of if w.birth.revision == revision.revision and w.life in alive]
 
     def bear(self, birth: Birth, fds: list[int]) -> Worker:
         """Begin the birth of a worker. `fds` (beside its own socket) are duplicated into it."""
         self._last += 1
         name = f"worker-{self._last}"
-        used = {w.slot for w in self.of(birth.function)}
+        used = {w.slot for w in self.of(birth.function, birth.role)}
         slot = next(s for s in range(len(used) + 1) if s not in used)
         worker = Worker(name, slot, birth, self._loop.time())
         self.all[name] = worker
-        create_states(self._run / f"{name}.states")
-        own, sock = prepare(self._run / f"{name}.sock")
+        create_states(self.run / f"{name}.states")
+        own, sock = prepare(self.run / f"{name}.sock")
         worker.peer = self._peer(sock, worker)
-        log = self._logs / f"{birth.function or 'front'}.log"
-        head = {"op": "fork", "id": name, "slot": slot, "asked": self._loop.time(), "run": str(self._run)}
+        log = self._logs / f"{birth.function or birth.role}.log"
+        head = {"op": "fork", "id": name, "slot": slot, "asked": self._loop.time(), "run": str(self.run)}
         if not self._fork({**head, "log": str(log), **birth._asdict()}, [own.fileno(), *fds]):
             self._loop.call_soon(self._failed, worker, "the nursery is being restarted")
         own.close()
@@ -129,7 +153,7 @@ class Workers:
     async def adopt(self) -> list[int]:
         """Take over the workers that outlived the last supervisor; the descriptors they handed over (the front's)."""
         fds: list[int] = []
-        for path in sorted(self._run.glob("worker-*.sock")):
+        for path in sorted(self.run.glob("worker-*.sock")):
             self._last = max(self._last, int(path.stem.removeprefix("worker-")))
             sock = find(path)
             if sock is None:
@@ -156,7 +180,8 @@ class Workers:
             peer.channel.close()
             return []
         hello = message.head
-        worker = Worker(name, hello["slot"], Birth(**hello["birth"]), hello["born"])
+        birth = Birth(**{**hello["birth"], "role": Role(hello["birth"]["role"])})
+        worker = Worker(name, hello["slot"], birth, hello["born"])
         worker.peer = peer
         self.all[name] = worker
         found.append(worker)
@@ -171,6 +196,7 @@ class Workers:
         if worker.life in (Life.DRAINING, Life.DEAD):
             return
         worker.life = Life.DRAINING
+        worker.drained = True
         tell(worker)
         self._loop.call_later(DRAIN_SECONDS_MAX, self._kill, worker)
 
@@ -226,5 +252,5 @@ class Workers:
             worker.ready.set_exception(BirthFailed({"code": "birth", "message": message}))
         # The door may still have to read the states of what this worker held: it maps the file, so the name can go.
         for suffix in (".sock", ".states"):
-            (self._run / f"{worker.name}{suffix}").unlink(missing_ok=True)
+            (self.run / f"{worker.name}{suffix}").unlink(missing_ok=True)
         self._on_change(worker)

@@ -13,7 +13,9 @@ from sunup.types import Features, Timings
 STAGES: Final = ("decode", "lookup", "batch", "execute", "encode", "total")
 CODES: Final = (200, 400, 401, 404, 405, 408, 413, 415, 431, 500, 501, 503)
 AGE_BUCKETS: Final = (1.0, 10.0, 60.0, 300.0, 900.0, 3600.0, 6 * 3600.0, 86400.0, 7 * 86400.0, 30 * 86400.0)  # s
+RESULTS: Final = ("scored", "dead")
 
+_LABELS: Final = ("code", "stage", "feature", "view", "result")
 _SUM: Final = len(STAGE_BUCKETS) + 1  # where a stage histogram keeps its sum
 _AGE_SUM: Final = len(AGE_BUCKETS) + 1
 
@@ -28,35 +30,85 @@ def worker_series(function: str, revision: int, features: Sequence[str], views: 
     return [
         *(Series("sunup_requests_total", "counter", labels) for labels in codes),
         *(Series("sunup_request_seconds", "histogram", {**name, "stage": s}, STAGE_BUCKETS) for s in STAGES),
-        *(Series("sunup_features_defaulted_total", "counter", {**name, "feature": f}) for f in features),
-        *(Series("sunup_feature_age_seconds", "histogram", {**name, "view": v}, AGE_BUCKETS) for v in views),
+        *_feature_series(name, features, views),
         *(Series(gauge, "gauge", name) for gauge in ("sunup_inflight", "sunup_connections", "sunup_last_activity")),
         Series("sunup_queue_depth", "gauge", name),
     ]
 
 
-class Meter:
-    """Writes a worker's series. Also the pipeline's observer. `inflight`: calls being answered now."""
+def stream_series(function: str, features: Sequence[str], views: Sequence[str]) -> list[Series]:
+    """The series of a stream worker's segment. Arguments as `worker_series`."""
+    name = {"function": function}
+    return [
+        *(Series("sunup_stream_records_total", "counter", {**name, "result": result}) for result in RESULTS),
+        *_feature_series(name, features, views),
+        Series("sunup_queue_depth", "gauge", name),
+    ]
+
+
+def _feature_series(name: dict[str, str], features: Sequence[str], views: Sequence[str]) -> list[Series]:
+    return [
+        *(Series("sunup_features_defaulted_total", "counter", {**name, "feature": f}) for f in features),
+        *(Series("sunup_feature_age_seconds", "histogram", {**name, "view": v}, AGE_BUCKETS) for v in views),
+    ]
+
+
+class _FeatureMeter:
+    """The pipeline's observer: counts defaulted features, the ages of the others, calls waiting for the model."""
 
     def __init__(self, segment: Segment) -> None:
-        self.inflight = 0
         self._values = segment.values
-        first: dict[tuple[str, str], int] = {}
+        self._first: dict[tuple[str, str], int] = {}
         at = 0
         for series in segment.series:
-            label = next((series.labels[k] for k in ("code", "stage", "feature", "view") if k in series.labels), "")
-            first[series.name, label] = at
+            label = next((series.labels[k] for k in _LABELS if k in series.labels), "")
+            self._first[series.name, label] = at
             if series.kind == "gauge":
                 self._values[at] = 0.0  # a dead worker may have left its own
             at += series.slots
+        first = self._first.items()
+        self._defaulted = {label: at for (name, label), at in first if name == "sunup_features_defaulted_total"}
+        self._ages = {label: at for (name, label), at in first if name == "sunup_feature_age_seconds"}
+        self._queue = self._first["sunup_queue_depth", ""]
+
+    def features(self, found: Features) -> None:
+        """See pipeline.Observer: count values that took their default, and how old the others are."""
+        values = self._values
+        for rows in (found.defaulted, found.stale):
+            for names in rows or ():
+                for name in names:
+                    values[self._defaulted[name]] += 1.0
+        for view, age in found.ages.items():
+            first = self._ages[view]
+            values[first + bisect_left(AGE_BUCKETS, age)] += 1.0
+            values[first + _AGE_SUM] += age
+
+    def queued(self, calls: int) -> None:
+        """See pipeline.Observer."""
+        self._values[self._queue] = calls
+
+
+class StreamMeter(_FeatureMeter):
+    """Writes a stream worker's series."""
+
+    def counted(self, scored: int, dead: int) -> None:
+        """A batch is committed: so many records were scored, so many are dead letters."""
+        for result, records in zip(RESULTS, (scored, dead), strict=True):
+            self._values[self._first["sunup_stream_records_total", result]] += records
+
+
+class Meter(_FeatureMeter):
+    """Writes a worker's series. Also the pipeline's observer. `inflight`: calls being answered now."""
+
+    def __init__(self, segment: Segment) -> None:
+        super().__init__(segment)
+        self.inflight = 0
+        first = self._first
         self._codes = {code: first["sunup_requests_total", str(code)] for code in CODES}
         self._stages = [first["sunup_request_seconds", stage] for stage in STAGES]
-        self._defaulted = {label: at for (name, label), at in first.items() if name == "sunup_features_defaulted_total"}
-        self._ages = {label: at for (name, label), at in first.items() if name == "sunup_feature_age_seconds"}
         self._inflight = first["sunup_inflight", ""]
         self._connections = first["sunup_connections", ""]
         self._activity = first["sunup_last_activity", ""]
-        self._queue = first["sunup_queue_depth", ""]
 
     def __repr__(self) -> str:
         return f"Meter(inflight={self.inflight}, connections={int(self._values[self._connections])})"
@@ -89,19 +141,3 @@ class Meter:
     def connections(self, change: int) -> None:
         """A connection came (+1) or went (-1)."""
         self._values[self._connections] += change
-
-    def features(self, found: Features) -> None:
-        """See pipeline.Observer: count values that took their default, and how old the others are."""
-        values = self._values
-        for rows in (found.defaulted, found.stale):
-            for names in rows or ():
-                for name in names:
-                    values[self._defaulted[name]] += 1.0
-        for view, age in found.ages.items():
-            first = self._ages[view]
-            values[first + bisect_left(AGE_BUCKETS, age)] += 1.0
-            values[first + _AGE_SUM] += age
-
-    def queued(self, calls: int) -> None:
-        """See pipeline.Observer."""
-        self._values[self._queue] = calls

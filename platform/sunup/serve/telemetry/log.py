@@ -55,3 +55,5 @@ def configure(path: Path | None, **always: Any) -> None:
     root.addHandler(handler)
     level = logging.getLevelNamesMapping().get(os.environ.get(LEVEL, "INFO").upper(), logging.INFO)
     root.setLevel(level)
+    # Kafka's client tells every connection at INFO. What matters of it, our own lines say.
+    logging.getLogger("kafka").setLevel(max(level, logging.WARNING) if level > logging.DEBUG else level)

@@ -28,6 +28,8 @@ HELP: Final = {
     "sunup_cold_start_seconds": "Seconds per stage of a cold start.",
     "sunup_features_defaulted_total": "Feature values that were missing or stale and took their default.",
     "sunup_feature_age_seconds": "Age of the oldest value of a view in a call.",
+    "sunup_stream_lag": "Records of the input topic the function has not read, by partition.",
+    "sunup_stream_records_total": "Records read from the input topic by result: scored, or dead letters.",
     "sunup_worker_memory_bytes": "Proportional set size of a function's workers.",
 }
 """What is exposed. Series of other names (what the scaler reads) stay between our own processes."""

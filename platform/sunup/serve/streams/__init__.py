@@ -1,0 +1,1 @@
+"""The processes behind topics: the stream worker, and the watcher of lag."""

@@ -1,0 +1,103 @@
+"""A stream worker: a process forked from the nursery that scores the records of one function's topic.
+
+It ends in order: no more records are taken, the batch in hand is scored and committed, the group is left.
+"""
+
+import gc
+import logging
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any, Final
+
+from sunup.errors import SunupError
+from sunup.function import Function
+from sunup.link.channel import Channel, Message
+from sunup.link.counters import Segment, counters_path
+from sunup.pipeline import Pipeline
+from sunup.serve.attached import Attached
+from sunup.serve.opening import cost_of, feature_names, load
+from sunup.serve.telemetry.meter import StreamMeter, stream_series
+from sunup.settings import EMBEDDED_LOG
+from sunup.stream.broker import Stream, Trouble
+from sunup.stream.loop import Loop
+from sunup.stream.open import open_broker
+
+_LOG: Final = logging.getLogger(__name__)
+
+
+async def live(spec: dict[str, Any], fds: list[int], begun: float) -> None:
+    """Load, score until told to stop, leave."""
+    await StreamWorker(spec, fds).run(begun)
+    _LOG.info("ended")
+
+
+class StreamWorker:
+    """The process as its supervisor sees it, around one loop. Also what the loop tells its news to."""
+
+    def __init__(self, spec: Mapping[str, Any], fds: list[int]) -> None:
+        self._spec = spec
+        self._attached = Attached(spec, fds, self._heard)
+        self._loop: Loop | None = None
+        self._meter: StreamMeter | None = None
+
+    def __repr__(self) -> str:
+        return f"StreamWorker({self._spec['id']}, {self._loop!r})"
+
+    async def run(self, begun: float) -> None:
+        """To the end of the process. `begun`: monotonic seconds. What the loop cannot explain is raised."""
+        try:
+            function = await load(self._spec)
+        except SunupError as error:
+            _LOG.error("cannot score: %s", error.message)
+            self._attached.fail(error.code, error.message)
+            await self._attached.ended.wait()
+            return
+        pipeline = self._open(function)
+        assert self._loop is not None
+        gc.freeze()
+        timings = {"fork": begun - self._spec["asked"], **function.timings}
+        self._attached.ready(timings, cost_of(function))
+        _LOG.info("ready", extra={"ms": {stage: round(1000 * seconds, 3) for stage, seconds in timings.items()}})
+        await self._loop.run()
+        await pipeline.aclose()
+        await function.aclose()
+
+    def state(self, trouble: Trouble | None, message: str) -> None:
+        """See loop.Teller: the supervisor shows it."""
+        self._attached.tell({"op": "state", "trouble": trouble.value if trouble else None, "reason": message})
+
+    def counted(self, scored: int, dead: int) -> None:
+        """See loop.Teller."""
+        assert self._meter is not None
+        self._meter.counted(scored, dead)
+
+    def _open(self, function: Function) -> Pipeline:
+        spec, manifest = self._spec, function.manifest
+        declared = manifest.stream
+        assert declared is not None, "a stream worker is only born for a function with a stream"
+        run = Path(spec["run"])
+        path = counters_path(run, f"{spec['function']}.stream", spec["slot"])
+        self._meter = StreamMeter(Segment.create(path, stream_series(spec["function"], *feature_names(function))))
+        pipeline = Pipeline(function, observer=self._meter)
+        stream = Stream(declared.group, declared.input, declared.output, declared.dead_letter)
+        self._loop = Loop(
+            pipeline,
+            codec=function.record_codec(spec["revision"]),
+            open_broker=partial(open_broker, spec["settings"]["stream_broker"], stream, run.parent / EMBEDDED_LOG),
+            stream=stream,
+            content=declared.content,
+            function=spec["function"],
+            revision=spec["revision"],
+            model=spec["model"],
+            teller=self,
+        )
+        return pipeline
+
+    def _heard(self, _: Channel, message: Message) -> None:
+        head, loop = message.head, self._loop
+        match head["op"]:
+            case "drain" if loop is not None:
+                loop.drain()
+            case "share" if loop is not None:
+                loop.share(head["index"], head["count"])

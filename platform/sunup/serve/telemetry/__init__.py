@@ -1,0 +1,1 @@
+"""What serving processes tell about themselves: logs, counters in shared memory, their exposition."""

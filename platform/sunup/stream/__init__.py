@@ -1,0 +1,1 @@
+"""Records in, scores out: the brokers, and the loop between them."""

@@ -1,0 +1,107 @@
+"""What a broker is to the stream loop: records in, outputs and positions out. One file per backend, one contract.
+
+A *position* is the offset of the next record a group has to read of a partition; it moves only with `commit`. What was
+polled and never committed is polled again, by whoever reads the partition next.
+"""
+
+from collections.abc import Mapping, Sequence
+from enum import Enum
+from typing import NamedTuple, Protocol, TypeAlias
+
+from sunup.errors import SunupError
+
+Headers: TypeAlias = Sequence[tuple[str, bytes]]
+
+
+class Stream(NamedTuple):
+    """The topics of one function and the group that remembers what it has read."""
+
+    group: str
+    input: str
+    output: str
+    dead_letter: str
+
+
+class Record(NamedTuple):
+    """One record of the input topic. `timestamp`: seconds since the epoch."""
+
+    topic: str
+    partition: int
+    offset: int
+    key: bytes | None
+    value: bytes | None
+    headers: Headers
+    timestamp: float
+
+
+class Output(NamedTuple):
+    """One record to be written. Records of one key keep their order; without a key any partition will do."""
+
+    topic: str
+    key: bytes | None
+    value: bytes | None
+    headers: Headers
+
+
+class Lag(NamedTuple):
+    """One partition: the group's position (0 where it never committed) and the offset the next record will get."""
+
+    position: int
+    end: int
+
+    @property
+    def records(self) -> int:
+        return max(0, self.end - self.position)
+
+
+class Trouble(Enum):
+    """What keeps a stream from being read or written."""
+
+    UNREACHABLE = "unreachable"  # no broker answers
+    TOPIC_MISSING = "topic-missing"
+    NOT_PERMITTED = "not-permitted"
+    FENCED = "fenced"  # another process reads the partitions now
+    FAILED = "failed"  # anything else; the message says what
+
+
+class BrokerError(SunupError):
+    """The broker cannot do what was asked. `message` says what a person can do about it."""
+
+    status = 503
+    code = "broker"
+    retry = True
+
+    def __init__(self, trouble: Trouble, message: str) -> None:
+        super().__init__(message)
+        self.trouble = trouble
+
+
+class Broker(Protocol):
+    """One reader of one stream, or somebody who only looks at its lag. Constructing one connects to nothing.
+
+    Every method blocks no longer than STREAM_BROKER_SECONDS_MAX beyond what its docstring says, and raises BrokerError
+    and nothing else. After an error the object is only good for `close`: open another one, which starts at the
+    positions that were committed. One thread at a time.
+    """
+
+    def join(self, index: int, count: int) -> None:
+        """Be reader `index` of `count`, or change that. A broker that shares partitions out itself ignores both."""
+        ...
+
+    def poll(self, seconds: float) -> Sequence[Record]:
+        """The next records, at most STREAM_BATCH_RECORDS_MAX, in order within each partition; waits up to `seconds` for
+        the first. Records polled before and not committed do not come again from this object."""
+        ...
+
+    def commit(self, outputs: Sequence[Output]) -> None:
+        """Write `outputs` durably, then move the group past everything polled. A crash in between writes them twice, on
+        a broker that cannot do both in one step."""
+        ...
+
+    def lag(self) -> Mapping[int, Lag]:
+        """Every partition of the input topic, without joining. Also sees that the other two topics are there."""
+        ...
+
+    def close(self) -> None:
+        """Leave the group and let go of everything. Does not commit. May be called after an error, and twice."""
+        ...

@@ -1,0 +1,184 @@
+"""What goes wrong with Kafka, and is said: brokers that die, missing topics and permissions, large records."""
+
+import gc
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+from kafka import KafkaAdminClient
+from tests.contract.test_brokers import copied, numbered, polled
+from tests.contract.test_kafka_broker import make_topics
+from tests.kafka_fixture import WITH_ACLS, KafkaServer, produce, read_all
+
+from sunup.limits import STREAM_BROKER_SECONDS_MAX
+from sunup.stream.broker import BrokerError, Output, Stream, Trouble
+from sunup.stream.kafka import KafkaBroker
+
+# kafka-python closes no socket that could not connect; they are closed when they are collected.
+pytestmark = pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
+
+SOON = 30.0  # s until something that has to come counts as lost
+SLACK = 2.0  # s a loaded machine may add to what is measured
+
+
+@pytest.fixture
+def stream() -> Stream:
+    name = uuid4().hex[:8]
+    return Stream(f"group-{name}", f"in-{name}", f"out-{name}", f"dead-{name}")
+
+
+@pytest.fixture(autouse=True)
+def collected() -> Iterator[None]:
+    """What is not closed is collected here, so that no other test is blamed."""
+    yield
+    gc.collect()
+
+
+@pytest.fixture
+def opened(stream: Stream) -> Iterator[Callable[[str], KafkaBroker]]:
+    """An object for the stream; all are closed at the end."""
+    brokers: list[KafkaBroker] = []
+
+    def another(servers: str) -> KafkaBroker:
+        brokers.append(KafkaBroker(servers, stream))
+        return brokers[-1]
+
+    yield another
+    for broker in brokers:
+        broker.close()
+
+
+def troubles(*acts: Callable[[], object]) -> list[tuple[Trouble, str]]:
+    """The error that comes of each, sooner or later; all are tried at the same time."""
+    found: dict[int, tuple[Trouble, str]] = {}
+
+    def repeat(number: int) -> None:
+        deadline = time.monotonic() + SOON
+        while number not in found and time.monotonic() < deadline:
+            try:
+                acts[number]()
+            except BrokerError as error:
+                found[number] = (error.trouble, error.message)
+
+    threads = [threading.Thread(target=repeat, args=(number,)) for number in range(len(acts))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return [found[number] for number in range(len(acts))]
+
+
+def test_a_broker_that_dies_is_noticed_and_found_again(
+    kafka_server: KafkaServer, stream: Stream, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.CRITICAL, "kafka")  # what pytest keeps of an error keeps the sockets it happened to
+    servers, output = kafka_server.servers, [Output(stream.output, b"k", b"v", [])]
+    make_topics(kafka_server, stream)
+    produce(servers, stream.input, numbered(100))
+    gc.collect()
+    before = threading.active_count(), len(os.listdir("/proc/self/fd"))
+    brokers = [
+        KafkaBroker(servers, stream._replace(group=group)) for group in ("idle", "busy", "looks", "new", "newer")
+    ]
+    idle, busy, looks, new, newer = brokers
+    idle.join(0, 1)
+    busy.join(0, 1)
+    idle.commit(copied(stream, polled(idle, 100)))
+    busy.commit(output)
+    assert sum(lag.records for lag in looks.lag().values()) == 100
+    kafka_server.kill()
+    start = time.monotonic()
+    found = troubles(lambda: idle.poll(0.2), lambda: busy.commit(output), looks.lag, new.lag, lambda: newer.join(0, 1))
+    assert time.monotonic() - start < STREAM_BROKER_SECONDS_MAX + SLACK
+    for what, message in found:
+        assert what is Trouble.UNREACHABLE
+        assert servers in message
+    start = time.monotonic()
+    for broker in brokers:
+        broker.close()
+    assert time.monotonic() - start < STREAM_BROKER_SECONDS_MAX
+    gc.collect()
+    assert (threading.active_count(), len(os.listdir("/proc/self/fd"))) == before
+
+    kafka_server.start()
+    produce(servers, stream.input, numbered(10, start=100))
+    again = KafkaBroker(servers, stream._replace(group="idle"))
+    assert sum(lag.records for lag in again.lag().values()) == 10
+    again.close()
+    again = KafkaBroker(servers, stream._replace(group="later"))  # whose session need not end first
+    again.join(0, 1)
+    again.commit(copied(stream, polled(again, 110)))
+    again.close()
+    values = [record.value for record in read_all(servers, stream.output) if record.value != b"v"]
+    assert sorted(map(int, values)) == sorted([*range(100), *range(110)])
+
+
+def test_a_missing_topic_is_said_until_it_is_made(
+    kafka: KafkaServer, stream: Stream, opened: Callable[[str], KafkaBroker]
+) -> None:
+    servers = kafka.servers
+    watcher, reader, writer = opened(servers), opened(servers), opened(servers)
+    create = f"kafka-topics.sh --bootstrap-server {servers} --create --topic {stream.input} --partitions 4"
+    message = f"topic {stream.input} does not exist at {servers}; create it, for example: {create}"
+    output = [Output(stream.output, b"k", b"v", [])]
+    acts: list[Callable[[], object]] = [watcher.lag, lambda: reader.poll(0.2), lambda: writer.commit(output)]
+    assert troubles(*acts) == [(Trouble.TOPIC_MISSING, message)] * 3
+    with KafkaAdminClient(bootstrap_servers=servers) as admin:
+        assert not set(stream) & set(admin.list_topics())  # looking for them has not made them
+    reader.close()
+    make_topics(kafka, stream)
+    assert len(watcher.lag()) == 4
+    later = opened(servers)
+    later.join(0, 1)
+    produce(servers, stream.input, numbered(10))
+    later.commit(copied(stream, polled(later, 10)))
+    kafka.delete(stream.input)
+    assert troubles(watcher.lag, lambda: later.poll(0.2)) == [(Trouble.TOPIC_MISSING, message)] * 2
+
+
+def test_a_record_too_large_for_its_topic_is_said(
+    kafka: KafkaServer, stream: Stream, opened: Callable[[str], KafkaBroker]
+) -> None:
+    make_topics(kafka, stream)
+    broker = opened(kafka.servers)
+    with pytest.raises(BrokerError, match=r"max\.message\.bytes") as caught:
+        broker.commit([Output(stream.output, b"k", bytes(2_000_000), [])])
+    assert caught.value.trouble is Trouble.FAILED
+
+
+def test_what_is_not_permitted_is_said_with_what_to_grant(
+    stream: Stream, opened: Callable[[str], KafkaBroker], tmp_path: Path
+) -> None:
+    server = KafkaServer(tmp_path, **WITH_ACLS)
+    server.start()
+    try:
+        make_topics(server, stream)
+        produce(server.servers, stream.input, numbered(10))
+        server.deny("WRITE", stream.output)
+        writer = opened(server.servers)
+        writer.join(0, 1)
+        outputs = polled(writer, 10)
+        with pytest.raises(BrokerError, match=f"grant WRITE on topic {stream.output}") as caught:
+            writer.commit(copied(stream, outputs))
+        assert caught.value.trouble is Trouble.NOT_PERMITTED
+        writer.close()
+        server.allow("WRITE", stream.output)
+        again = opened(server.servers)
+        again.join(0, 1)
+        again.commit(copied(stream, polled(again, 10)))
+        again.close()
+        server.deny("READ", stream.input)
+        reader = opened(server.servers)
+        server.deny("DESCRIBE", stream.dead_letter)
+        watcher = opened(server.servers)
+        read, write = troubles(lambda: reader.poll(0.2), watcher.lag)
+        assert read == (Trouble.NOT_PERMITTED, f"not permitted at {server.servers}: grant READ on topic {stream.input}")
+        assert write[0] is Trouble.NOT_PERMITTED
+        assert write[1].endswith(f"grant WRITE on topic {stream.dead_letter}")
+    finally:
+        server.kill()

@@ -1,0 +1,169 @@
+"""Topics for tests of streams: the same few calls on the embedded log and on a real Kafka broker."""
+
+import json
+import random
+import uuid
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from tests.engine_fixture import Engine, until
+from tests.kafka_fixture import KafkaServer, produce, read_all
+
+from sunup.bundle.manifest import Scale, StreamSpec
+from sunup.stream.broker import Headers, Record
+from sunup.stream.embedded import Log
+
+Entry = tuple[bytes | None, bytes | None, Headers]
+PARTITIONS = 4
+
+
+class Topics(Protocol):
+    """Where a test's topics are. `broker` is what function.toml would say."""
+
+    broker: str
+
+    def create(self, topic: str, partitions: int = PARTITIONS) -> None: ...
+    def send(self, topic: str, entries: Iterable[Entry]) -> None: ...
+    def read(self, topic: str) -> list[Record]: ...
+
+
+class EmbeddedTopics:
+    """Of an engine's own log."""
+
+    broker = "embedded"
+
+    def __init__(self, path: Path) -> None:
+        self._log = Log(path)
+
+    def create(self, topic: str, partitions: int = PARTITIONS) -> None:
+        self._log.create(topic, partitions)
+
+    def send(self, topic: str, entries: Iterable[Entry]) -> None:
+        self._log.append(topic, entries)
+
+    def read(self, topic: str) -> list[Record]:
+        found = []
+        for partition, end in self._log.end(topic).items():
+            at = 0
+            while at < end and (more := self._log.read(topic, partition, at, 10_000)):
+                found += more
+                at = more[-1].offset + 1
+        return found
+
+
+class KafkaTopics:
+    """Of a Kafka broker."""
+
+    def __init__(self, server: KafkaServer) -> None:
+        self._server = server
+        self.broker = server.servers
+
+    def create(self, topic: str, partitions: int = PARTITIONS) -> None:
+        self._server.create(topic, partitions)
+
+    def send(self, topic: str, entries: Iterable[Entry]) -> None:
+        produce(self.broker, topic, entries)
+
+    def read(self, topic: str) -> list[Record]:
+        return [
+            Record(r.topic, r.partition, r.offset, r.key, r.value, r.headers, r.timestamp / 1000)
+            for r in read_all(self.broker, topic)
+        ]
+
+
+class Scored:
+    """A function y = x * factor with a stream of its own, and what came out of it."""
+
+    def __init__(self, engine: Engine, topics: Topics, *, factor: float = 2.0, **more: Any) -> None:
+        self.engine = engine
+        self.topics = topics
+        name = f"f{uuid.uuid4().hex[:8]}"
+        self.name = name
+        self.scale = Scale(idle_s=more.pop("idle_s", 1.0))
+        self.stream = StreamSpec(
+            broker=topics.broker,
+            input=f"{name}-in",
+            output=f"{name}-out",
+            dead_letter=f"{name}-dead",
+            group=f"{name}-group",
+            guarantee="at-least-once",
+            **more,
+        )
+        self.factor = factor
+        self.sent = 0
+
+    def create(self, partitions: int = PARTITIONS) -> None:
+        for topic in (self.stream.input, self.stream.output, self.stream.dead_letter):
+            self.topics.create(topic, partitions)
+
+    def deploy(self, factor: float | None = None) -> None:
+        self.factor = factor or self.factor
+        self.engine.serve(self.name, self.factor, stream=self.stream, scale=self.scale)
+
+    def send(self, numbers: Sequence[int]) -> None:
+        """One record for each number, as x and as key."""
+        self.send_entries([entry(number) for number in numbers])
+
+    def send_entries(self, entries: Sequence[Entry]) -> None:
+        self.topics.send(self.stream.input, entries)
+        self.sent += len(entries)
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        facts: dict[str, Any] = self.engine.status(self.name)["functions"][0]["stream"]
+        return facts
+
+    @property
+    def workers(self) -> list[int]:
+        """Process ids of the living stream workers."""
+        listed = self.engine.status(self.name)["functions"][0]["workers"]
+        return [worker["pid"] for worker in listed if worker["role"] == "stream"]
+
+    def is_read(self) -> bool:
+        """Whether everything sent was read, as the broker says."""
+        partitions = self.facts["partitions"]
+        return sum(one["end"] for one in partitions) == self.sent and not any(one["lag"] for one in partitions)
+
+    def wait_for_zero(self, seconds: float = 60.0) -> None:
+        """Until everything sent was read and no stream worker is left."""
+        until(lambda: self.is_read() and not self.workers, f"zero workers, not {self.facts}", seconds)
+
+    def outputs(self) -> list[Record]:
+        return self.topics.read(self.stream.output)
+
+    def dead(self) -> list[Record]:
+        return self.topics.read(self.stream.dead_letter)
+
+
+def entry(number: int) -> Entry:
+    return str(number).encode(), json.dumps({"x": number}).encode(), []
+
+
+def sources(records: Iterable[Record]) -> list[str]:
+    """The input record each output was made of, as its ce_id says."""
+    return [dict(record.headers)["ce_id"].decode() for record in records]
+
+
+def malformed(seed: int = 5) -> list[tuple[str, Entry]]:
+    """Fifty bad records of ten kinds, each with the error code it must get."""
+    draw = random.Random(seed)
+    ce = [("ce_specversion", b"1.0"), ("ce_id", b"1"), ("ce_source", b"/s"), ("ce_type", b"t")]
+    structured = [("content-type", b"application/cloudevents+json")]
+    kinds: list[tuple[str, bytes | None, Headers]] = [
+        ("empty_value", None, []),
+        ("invalid_json", b'{"x": ', []),
+        ("invalid_json", b"\xff\xfe\x00", []),
+        ("wrong_type", b"[1, 2]", []),
+        ("wrong_type", b'{"x": "one"}', []),
+        ("missing_field", b"{}", []),
+        ("unknown_field", b'{"x": 1, "z": 2}', []),
+        ("missing_attribute", b'{"x": 1}', ce[:2]),
+        ("unsupported_media_type", b'{"x": 1}', [*ce, ("content-type", b"text/csv")]),
+        ("empty_value", b'{"specversion": "1.0", "id": "1", "source": "/s", "type": "t"}', structured),
+    ]
+    bad: list[tuple[str, Entry]] = [
+        (code, (f"bad-{n}".encode(), value, headers)) for n in range(5) for code, value, headers in kinds
+    ]
+    draw.shuffle(bad)
+    return bad

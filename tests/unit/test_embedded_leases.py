@@ -1,0 +1,195 @@
+"""Who may read what of the embedded log: shares, leases of the silent, the stopped and the killed, kill -9."""
+
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from tests.unit.test_embedded_log import STREAM, everything, numbers
+
+from sunup import limits
+from sunup.clock import ManualClock
+from sunup.stream.broker import Broker, BrokerError, Output, Trouble
+from sunup.stream.embedded import EmbeddedBroker, Log
+from sunup.stream.open import EMBEDDED
+
+SOON = 20.0  # s until something that has to happen counts as lost
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "stream.db"
+
+
+def reading(path: Path, clock: ManualClock | None = None, index: int = 0, count: int = 1) -> EmbeddedBroker:
+    broker = EmbeddedBroker(path, STREAM, clock)
+    broker.join(index, count)
+    return broker
+
+
+def said(process: "subprocess.Popen[str]") -> str:
+    assert process.stdout is not None
+    return process.stdout.readline().strip()
+
+
+@contextmanager
+def reader_process(path: Path, batch: int = 1000) -> Iterator["subprocess.Popen[str]"]:
+    """Another process that copies from in to out; it has joined."""
+    command = [sys.executable, "-m", "tests.stream_reader", EMBEDDED, str(path), str(batch), *STREAM]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert said(process) == "joined"
+        yield process
+        process.kill()
+
+
+def test_a_reader_gives_up_what_is_no_longer_its_own(path: Path) -> None:
+    log = Log(path)
+    log.append("in", numbers(100, keys=50))
+    first, second = reading(path), reading(path, index=1, count=2)
+    assert not second.poll(0)
+    assert len(first.poll(0)) == 100
+    first.join(0, 2)  # in the middle of a batch, which stays its own
+    assert not second.poll(0)
+    first.commit([])
+    assert not first.poll(0)
+    assert not second.poll(0)
+    log.append("in", numbers(100, start=100, keys=50))
+    mine, other = first.poll(0), second.poll(0)
+    assert {record.partition for record in mine} == {0, 2}
+    assert {record.partition for record in other} == {1, 3}
+    assert len(mine) + len(other) == 100
+    first.commit([])
+    second.commit([])
+    second.close()
+    first.join(0, 1)
+    log.append("in", numbers(100, start=200, keys=50))
+    assert len(first.poll(0)) == 100
+    first.close()
+    log.close()
+
+
+def test_a_silent_reader_is_fenced(path: Path) -> None:
+    log, clock = Log(path), ManualClock(now=1000.0)
+    log.append("in", numbers(10))
+    first, second = reading(path, clock), reading(path, clock)
+    records = first.poll(0)
+    clock.advance(limits.EMBEDDED_LEASE_SECONDS - 0.1)
+    assert not second.poll(0)
+    clock.advance(0.2)
+    assert second.poll(0) == records
+    with pytest.raises(BrokerError, match="another process of group reads partition") as caught:
+        first.commit([Output("out", b"k", b"v", [])])
+    assert caught.value.trouble is Trouble.FENCED
+    first.close()
+    second.commit([])
+    assert everything(log, "out") == []
+    second.close()
+    log.close()
+
+
+def test_a_reader_that_polls_keeps_its_lease(path: Path) -> None:
+    log, clock = Log(path), ManualClock(now=1000.0)
+    log.append("in", numbers(10))
+    first, second = reading(path, clock), reading(path, clock)
+    assert len(first.poll(0)) == 10
+    first.commit([])
+    for _ in range(10):
+        clock.advance(limits.EMBEDDED_LEASE_SECONDS / 2)
+        assert not first.poll(0)
+        assert not second.poll(0)
+    log.append("in", numbers(5))
+    assert not second.poll(0)
+    assert len(first.poll(0)) == 5
+    first.close()
+    assert len(second.poll(0)) == 5
+    second.close()
+    log.close()
+
+
+def test_a_lease_from_before_the_machine_started_does_not_hold(path: Path) -> None:
+    first = reading(path, ManualClock(now=1e9))
+    Log(path).append("in", numbers(10))
+    second = reading(path, ManualClock(now=5.0))
+    assert len(second.poll(0)) == 10
+    second.close()
+    first.close()
+
+
+def test_a_killed_process_is_followed_at_once(path: Path) -> None:
+    log = Log(path)
+    with reader_process(path) as process:
+        log.append("in", numbers(100))
+        assert int(said(process)) > 0
+        mine = reading(path)
+        assert not mine.poll(0.1)
+        process.kill()
+        process.wait()
+        log.append("in", numbers(100, start=100))
+        start = time.monotonic()
+        assert mine.poll(SOON)
+        assert time.monotonic() - start < limits.EMBEDDED_LEASE_SECONDS / 2
+        mine.close()
+    log.close()
+
+
+ONE_BATCH = """
+import sys
+from pathlib import Path
+from sunup.stream.broker import BrokerError, Output, Stream
+from sunup.stream.embedded import EmbeddedBroker
+broker = EmbeddedBroker(Path(sys.argv[1]), Stream(*sys.argv[2:]))
+broker.join(0, 1)
+print(len(broker.poll(20)), flush=True)
+sys.stdin.readline()
+try:
+    broker.commit([Output("out", b"key 0", b"late", [])])
+except BrokerError as error:
+    print(error.trouble.value)
+"""
+
+
+def test_a_stopped_process_is_fenced_when_it_wakes(path: Path) -> None:
+    log = Log(path)
+    log.append("in", numbers(50))
+    command = [sys.executable, "-c", ONE_BATCH, str(path), *STREAM]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert said(process) == "50"
+        process.send_signal(signal.SIGSTOP)
+        mine = reading(path)
+        assert not mine.poll(0.1)
+        mine.close()
+        mine = reading(path, ManualClock(now=time.monotonic() + limits.EMBEDDED_LEASE_SECONDS + 0.1))
+        assert len(mine.poll(0)) == 50
+        mine.commit([Output("out", b"key 0", b"mine", [])])
+        process.send_signal(signal.SIGCONT)
+        assert process.communicate("go on", timeout=SOON)[0] == "fenced\n"
+        mine.close()
+    assert [record.value for record in everything(log, "out")] == [b"mine"]
+    log.close()
+
+
+def test_killed_at_any_instant_nothing_is_lost_or_doubled(path: Path) -> None:
+    log = Log(path)
+    log.append("in", numbers(6000))
+    seed = random.randrange(1 << 32)
+    moments = random.Random(seed)
+    watcher: Broker = EmbeddedBroker(path, STREAM)
+    kills = 0
+    while left := sum(lag.records for lag in watcher.lag().values()):
+        with reader_process(path, batch=5) as process:
+            time.sleep(moments.uniform(0.0, 0.08) if kills < 20 else 0.5)
+            process.kill()
+            process.wait()
+        kills += 1
+        assert kills < 30, f"seed {seed}: {left} records left"
+    assert kills > 3
+    for key in {record.key for record in everything(log, "in")}:
+        values = [[r.value for r in everything(log, topic) if r.key == key] for topic in ("in", "out")]
+        assert values[0] == values[1], f"seed {seed}"
+    watcher.close()
+    log.close()
