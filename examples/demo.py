@@ -26,14 +26,14 @@ from typing import Any, Final
 import mlflow
 import numpy as np
 import pandas as pd
-from examples.demo_http import LOAD_CONNECTIONS, LOAD_SECONDS, load, served, wake
-from examples.demo_stream import BOOTSTRAP, Entry, Names, Topics, collect, difference, once, topics
 from feast import FeatureStore
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 from sklearn.metrics import roc_auc_score
 
+from examples.demo_http import LOAD_CONNECTIONS, LOAD_SECONDS, load, served, wake
+from examples.demo_stream import BOOTSTRAP, Entry, Names, Topics, collect, difference, once, topics
 from functions.fraud import train
 from functions.fraud.build_features import HOLDOUT_DAYS, Data, holdout_start, today
 from functions.fraud.simulate import SEED, later

@@ -13,7 +13,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any, Final, NamedTuple, Protocol
@@ -225,7 +225,7 @@ def once(ids: Iterable[str], found: Iterable[Scored]) -> int:
     return sum(times[id] == 1 for id in ids)
 
 
-def difference(here: Sequence[dict[str, Any]], there: Sequence[dict[str, Any]]) -> tuple[float, int]:
+def difference(here: Sequence[Mapping[str, Any]], there: Sequence[Mapping[str, Any]]) -> tuple[float, int]:
     """The largest difference of the scores of the same records, and how many records were left out.
 
     Left out is where the answers were made of other features, and say so: a lookup that passed its deadline.

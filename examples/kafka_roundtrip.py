@@ -16,8 +16,8 @@ from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
 
 servers = os.environ.get("KAFKA_BOOTSTRAP") or sys.exit("Set KAFKA_BOOTSTRAP to host:port of a Kafka broker.")
 with KafkaAdminClient(bootstrap_servers=servers) as admin:
-    missing = {"transactions", "fraud-scores", "fraud-dead"} - set(admin.list_topics())
-    admin.create_topics({topic: {"num_partitions": 4} for topic in missing}, wait_for_metadata=True)
+    if missing := {"transactions", "fraud-scores", "fraud-dead"} - set(admin.list_topics()):
+        admin.create_topics({topic: {"num_partitions": 4} for topic in missing}, wait_for_metadata=True)
 
 consumer = KafkaConsumer(bootstrap_servers=servers)
 outputs = ["fraud-scores", "fraud-dead"]

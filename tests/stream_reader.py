@@ -6,20 +6,18 @@ NAME...: those of Stream. Prints a line when it has joined, for every commit, an
 import sys
 from pathlib import Path
 
-from sunup import limits
 from sunup.stream.broker import BrokerError, Output, Stream
 from sunup.stream.open import open_broker
 
 if __name__ == "__main__":
     url, log, batch, *names = sys.argv[1:]
-    limits.STREAM_BATCH_RECORDS_MAX = int(batch)  # type: ignore[misc]  # to be killed within many commits, not few
     stream = Stream(*names)
     broker = open_broker(url, stream, Path(log))
     broker.join(0, 1)
     print("joined", flush=True)
     try:
         while True:
-            records = broker.poll(0.2)
+            records = broker.poll(0.2, int(batch))
             if records:
                 broker.commit([Output(stream.output, each.key, each.value, each.headers) for each in records])
                 print(len(records), flush=True)

@@ -3,10 +3,12 @@
 import json
 import random
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, closing, contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
+from kafka import KafkaConsumer, TopicPartition
 from tests.engine_fixture import Engine, until
 from tests.kafka_fixture import KafkaServer, produce, read_all
 
@@ -26,6 +28,9 @@ class Topics(Protocol):
     def create(self, topic: str, partitions: int = PARTITIONS) -> None: ...
     def send(self, topic: str, entries: Iterable[Entry]) -> None: ...
     def read(self, topic: str) -> list[Record]: ...
+    def counting(self, topic: str) -> AbstractContextManager[Callable[[], int]]:
+        """How many records there are, cheap enough to be asked again and again."""
+        ...
 
 
 class EmbeddedTopics:
@@ -51,6 +56,10 @@ class EmbeddedTopics:
                 at = more[-1].offset + 1
         return found
 
+    @contextmanager
+    def counting(self, topic: str) -> Iterator[Callable[[], int]]:
+        yield lambda: sum(self._log.end(topic).values())
+
 
 class KafkaTopics:
     """Of a Kafka broker."""
@@ -70,6 +79,12 @@ class KafkaTopics:
             Record(r.topic, r.partition, r.offset, r.key, r.value, r.headers, r.timestamp / 1000)
             for r in read_all(self.broker, topic)
         ]
+
+    @contextmanager
+    def counting(self, topic: str) -> Iterator[Callable[[], int]]:
+        with closing(KafkaConsumer(bootstrap_servers=self.broker, retry_backoff_ms=10)) as consumer:
+            partitions = [TopicPartition(topic, number) for number in consumer.partitions_for_topic(topic) or ()]
+            yield lambda: sum(consumer.end_offsets(partitions).values())
 
 
 class Scored:

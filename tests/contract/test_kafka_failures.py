@@ -19,9 +19,8 @@ from sunup.limits import STREAM_BROKER_SECONDS_MAX
 from sunup.stream.broker import BrokerError, Output, Stream, Trouble
 from sunup.stream.kafka import KafkaBroker
 
-# kafka-python closes no socket that could not connect; they are closed when they are collected.
+# kafka-python closes no socket that did not get to connect; they are closed when they are collected.
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
-
 SOON = 30.0  # s until something that has to come counts as lost
 SLACK = 2.0  # s a loaded machine may add to what is measured
 
@@ -33,10 +32,20 @@ def stream() -> Stream:
 
 
 @pytest.fixture(autouse=True)
-def collected() -> Iterator[None]:
+def collected(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
     """What is not closed is collected here, so that no other test is blamed."""
+    caplog.set_level(logging.CRITICAL, "kafka")  # what pytest keeps of an error keeps the sockets it happened to
     yield
     gc.collect()
+
+
+@pytest.fixture
+def strict(tmp_path: Path) -> Iterator[KafkaServer]:
+    """A broker with rules about who may do what."""
+    server = KafkaServer(tmp_path, **WITH_ACLS)
+    server.start()
+    yield server
+    server.kill()
 
 
 @pytest.fixture
@@ -73,10 +82,7 @@ def troubles(*acts: Callable[[], object]) -> list[tuple[Trouble, str]]:
     return [found[number] for number in range(len(acts))]
 
 
-def test_a_broker_that_dies_is_noticed_and_found_again(
-    kafka_server: KafkaServer, stream: Stream, caplog: pytest.LogCaptureFixture
-) -> None:
-    caplog.set_level(logging.CRITICAL, "kafka")  # what pytest keeps of an error keeps the sockets it happened to
+def test_a_broker_that_dies_is_noticed_and_found_again(kafka_server: KafkaServer, stream: Stream) -> None:
     servers, output = kafka_server.servers, [Output(stream.output, b"k", b"v", [])]
     make_topics(kafka_server, stream)
     produce(servers, stream.input, numbered(100))
@@ -152,33 +158,28 @@ def test_a_record_too_large_for_its_topic_is_said(
 
 
 def test_what_is_not_permitted_is_said_with_what_to_grant(
-    stream: Stream, opened: Callable[[str], KafkaBroker], tmp_path: Path
+    strict: KafkaServer, stream: Stream, opened: Callable[[str], KafkaBroker]
 ) -> None:
-    server = KafkaServer(tmp_path, **WITH_ACLS)
-    server.start()
-    try:
-        make_topics(server, stream)
-        produce(server.servers, stream.input, numbered(10))
-        server.deny("WRITE", stream.output)
-        writer = opened(server.servers)
-        writer.join(0, 1)
-        outputs = polled(writer, 10)
-        with pytest.raises(BrokerError, match=f"grant WRITE on topic {stream.output}") as caught:
-            writer.commit(copied(stream, outputs))
-        assert caught.value.trouble is Trouble.NOT_PERMITTED
-        writer.close()
-        server.allow("WRITE", stream.output)
-        again = opened(server.servers)
-        again.join(0, 1)
-        again.commit(copied(stream, polled(again, 10)))
-        again.close()
-        server.deny("READ", stream.input)
-        reader = opened(server.servers)
-        server.deny("DESCRIBE", stream.dead_letter)
-        watcher = opened(server.servers)
-        read, write = troubles(lambda: reader.poll(0.2), watcher.lag)
-        assert read == (Trouble.NOT_PERMITTED, f"not permitted at {server.servers}: grant READ on topic {stream.input}")
-        assert write[0] is Trouble.NOT_PERMITTED
-        assert write[1].endswith(f"grant WRITE on topic {stream.dead_letter}")
-    finally:
-        server.kill()
+    make_topics(strict, stream)
+    produce(strict.servers, stream.input, numbered(10))
+    strict.deny("WRITE", stream.output)
+    writer = opened(strict.servers)
+    writer.join(0, 1)
+    outputs = polled(writer, 10)
+    with pytest.raises(BrokerError, match=f"grant WRITE on topic {stream.output}") as caught:
+        writer.commit(copied(stream, outputs))
+    assert caught.value.trouble is Trouble.NOT_PERMITTED
+    writer.close()
+    strict.allow("WRITE", stream.output)
+    again = opened(strict.servers)
+    again.join(0, 1)
+    again.commit(copied(stream, polled(again, 10)))
+    again.close()
+    strict.deny("READ", stream.input)
+    reader = opened(strict.servers)
+    strict.deny("DESCRIBE", stream.dead_letter)
+    watcher = opened(strict.servers)
+    read, write = troubles(lambda: reader.poll(0.2), watcher.lag)
+    assert read == (Trouble.NOT_PERMITTED, f"not permitted at {strict.servers}: grant READ on topic {stream.input}")
+    assert write[0] is Trouble.NOT_PERMITTED
+    assert write[1].endswith(f"grant WRITE on topic {stream.dead_letter}")

@@ -91,7 +91,7 @@ class ListBroker:
         self._share = (index, count)
         self.joined.append(self._share)
 
-    def poll(self, seconds: float) -> Sequence[Record]:
+    def poll(self, seconds: float, records_max: int = limits.STREAM_BATCH_RECORDS_MAX) -> Sequence[Record]:
         self._enter("poll")
         index, count = self._share
         assert self.joined
@@ -99,7 +99,7 @@ class ListBroker:
         for partition, held in self._topics.records.items():
             if partition % count == index:
                 start = self._next.setdefault(partition, self._topics.positions.get(partition, 0))
-                taken = held[start : start + self._batch - len(found)]
+                taken = held[start : start + min(self._batch, records_max) - len(found)]
                 self._next[partition] += len(taken)
                 found += taken
         if not found:
@@ -389,6 +389,7 @@ def test_a_malformed_record_goes_to_the_dead_letters_with_its_reason() -> None:
             assert message
             assert "secret" not in message
             assert said.pop("sunup_error_field", b"").decode() == (at or "")
+            assert "secret" not in said.pop("sunup_error_hint", b"").decode()
             assert said == {
                 "sunup_error_code": code.encode(),
                 "sunup_function": b"fraud",

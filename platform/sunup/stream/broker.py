@@ -9,6 +9,7 @@ from enum import Enum
 from typing import NamedTuple, Protocol, TypeAlias
 
 from sunup.errors import SunupError
+from sunup.limits import STREAM_BATCH_RECORDS_MAX
 
 Headers: TypeAlias = Sequence[tuple[str, bytes]]
 
@@ -88,8 +89,8 @@ class Broker(Protocol):
         """Be reader `index` of `count`, or change that. A broker that shares partitions out itself ignores both."""
         ...
 
-    def poll(self, seconds: float) -> Sequence[Record]:
-        """The next records, at most STREAM_BATCH_RECORDS_MAX, in order within each partition; waits up to `seconds` for
+    def poll(self, seconds: float, records_max: int = STREAM_BATCH_RECORDS_MAX) -> Sequence[Record]:
+        """The next records, at most `records_max`, in order within each partition; waits up to `seconds` for
         the first. Records polled before and not committed do not come again from this object."""
         ...
 

@@ -149,12 +149,12 @@ class EmbeddedBroker:
         self._index, self._count = index, count
         self._settle()
 
-    def poll(self, seconds: float) -> Sequence[Record]:
+    def poll(self, seconds: float, records_max: int = limits.STREAM_BATCH_RECORDS_MAX) -> Sequence[Record]:
         until = time.monotonic() + seconds
         self._settle()
         while True:
             version = self._file.select(_CHANGES)
-            if found := self._read():
+            if found := self._read(records_max):
                 return found
             while self._file.select(_CHANGES) == version:
                 if (left := until - time.monotonic()) <= 0:
@@ -219,10 +219,10 @@ class EmbeddedBroker:
             if number % self._count == self._index and (owner in (None, self._owner) or not _kept(owner, until - now))
         }
 
-    def _read(self) -> list[Record]:
+    def _read(self, records_max: int) -> list[Record]:
         found: list[Record] = []
         for number, offset in list(self._held.items()):
-            if left := limits.STREAM_BATCH_RECORDS_MAX - len(found):
+            if left := records_max - len(found):
                 records = self._log.read(self._stream.input, number, offset, left)
                 if records:  # and to the end of the line, so that a full partition does not starve the others
                     del self._held[number]

@@ -8,7 +8,7 @@ committed before the next one, so that a rebalance finds nothing half done.
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from threading import Thread
 from typing import Any, Final
@@ -50,7 +50,7 @@ _WRITER: Final = {
     "acks": "all",
     "enable_idempotence": True,
     "delivery_timeout_ms": _MS,
-    "max_block_ms": _MS // 2,
+    "max_block_ms": _MS // 4,
     "max_request_size": STREAM_BATCH_BYTES_MAX,  # how large a record may be is the topic's affair
     "batch_size": 128 * 1024,
     "linger_ms": 100,  # a commit flushes, which ends it: few and large requests
@@ -62,8 +62,6 @@ _FENCED: Final = (
     errors.IllegalGenerationError,
     errors.UnknownMemberIdError,
     errors.FencedInstanceIdError,
-    errors.ProducerFencedError,
-    errors.InvalidProducerEpochError,
 )
 _NOTHING: Final = object()
 
@@ -92,14 +90,16 @@ class KafkaBroker:
                 self._reader = self._open(KafkaConsumer, group_id=self._stream.group, **_READER)
                 self._reader.subscribe([self._stream.input])
                 self._writer = self._open(KafkaProducer, value_serializer=_Nullable(), **_WRITER)
-            self._heard = self._moved = time.monotonic()
+            self._moved = time.monotonic()
+            self._heard = self._moved - 0.8 * _LOOK_SECONDS  # is the topic there at all? a first look sooner
 
-    def poll(self, seconds: float) -> Sequence[Record]:
+    def poll(self, seconds: float, records_max: int = STREAM_BATCH_RECORDS_MAX) -> Sequence[Record]:
         self.join(0, 1)
         until = time.monotonic() + seconds
         with self._told():
+            self._mend()
             try:
-                found = self._reader.poll(timeout_ms=seconds * 1000)
+                found = self._reader.poll(timeout_ms=seconds * 1000, max_records=records_max)
             except errors.RetriableError:  # a broker that is away; `_look` says so if it stays away
                 found = {}
                 time.sleep(max(0.0, until - time.monotonic()))
@@ -147,8 +147,8 @@ class KafkaBroker:
 
         def client(**configs: Any) -> Any:
             opened.append(KafkaNetClient(**configs))
-            # Passing allow_auto_create_topics does nothing: it is not handed on to here.
-            opened[0].cluster.config["allow_auto_create_topics"] = False
+            # Given to the clients, neither gets as far as this; and each joining of a group waits for the second.
+            opened[0].cluster.config |= {"allow_auto_create_topics": False, "retry_backoff_ms": 10}
             return opened[0]
 
         try:
@@ -158,6 +158,12 @@ class KafkaBroker:
             for one in opened:
                 one.close()
             raise
+
+    def _mend(self) -> None:
+        """kafka-python 3.0.12 forgets for good that it was joining if a poll ends while it joins for new partitions."""
+        group = self._reader._coordinator
+        if group.rebalance_in_progress() and not group.need_rejoin():
+            group.request_rejoin()
 
     def _write(self, outputs: Sequence[Output], until: float) -> None:
         try:
@@ -180,8 +186,7 @@ class KafkaBroker:
     def _look(self) -> None:
         """Nothing came for a while: are the brokers there, and is it the reader that does not read?
 
-        Also commits positions that went over the markers of transactions without a record: without it the group would
-        seem to have something left to read.
+        Also commits positions that have passed the markers of transactions, which would look like records left to read.
         """
         lag = self.lag()
         now = self._heard = time.monotonic()
@@ -192,11 +197,9 @@ class KafkaBroker:
         elif now > self._moved + STREAM_BROKER_SECONDS_MAX:
             raise BrokerError(Trouble.FAILED, f"records of {self._stream.input} wait at {self._servers}; none arrive")
         if not self._polled:
-            over = {each: at for each, at in here.items() if at > lag[each.partition].position}
-            try:
-                self._move(over, now + STREAM_BROKER_SECONDS_MAX / 2)
-            except _FENCED:
-                pass  # somebody else's now
+            passed = {each: at for each, at in here.items() if at > lag[each.partition].position}
+            with suppress(*_FENCED):  # then they are somebody else's now
+                self._move(passed, now + STREAM_BROKER_SECONDS_MAX / 2)
 
     def _lag(self) -> dict[int, Lag]:
         if self._eyes is None:
@@ -212,7 +215,7 @@ class KafkaBroker:
             found = self._admin.list_group_offsets({self._stream.group: list(ends)})[self._stream.group]
             self._positions = self._firsts | {each: at.offset for each, at in found.items() if at.offset >= 0}
             self._ends = ends
-        return {each.partition: Lag(self._positions[each], end) for each, end in ends.items()}
+        return {each.partition: Lag(self._positions[each], end) for each, end in sorted(ends.items())}
 
     def _look_up(self) -> list[TopicPartition]:
         """The input topic's partitions; raises when one of the three topics is not there or not permitted."""
@@ -237,11 +240,11 @@ class KafkaBroker:
             raise self._explained(error) from error
 
     def _explained(self, error: Exception) -> BrokerError:
-        group, at = self._stream.group, self._servers
+        at = self._servers
         if isinstance(error, errors.AuthorizationError):
             return BrokerError(Trouble.NOT_PERMITTED, f"not permitted at {at}: grant {self._grant(error)}")
         if isinstance(error, _FENCED):
-            return BrokerError(Trouble.FENCED, f"others of group {group} read the partitions now")
+            return BrokerError(Trouble.FENCED, f"others of {self._stream.group} read the partitions now")
         if isinstance(error, errors.InvalidTopicError | errors.UnknownTopicOrPartitionError):
             return self._missing(str(error.args[0]) if error.args else self._stream.input)
         if isinstance(error, errors.MessageSizeTooLargeError | errors.RecordListTooLargeError):
@@ -281,7 +284,7 @@ def _record(record: Any) -> Record:
 
 
 def _close(reader: Any, writer: Any, admin: Any, eyes: Any) -> None:
-    """Each in turn, for each may raise where its broker is away."""
+    """Each in turn, for each may raise when its broker is away."""
     steps: list[Callable[[], None]] = []
     if reader is not None:
         steps.append(partial(reader.close, autocommit=False, timeout_ms=_CLOSE_SECONDS * 1000))

@@ -73,6 +73,7 @@ class Loop:
         revision: int,
         model: str,
         teller: Teller,
+        records_max: int = limits.STREAM_BATCH_RECORDS_MAX,
         clock: Clock | None = None,
     ) -> None:
         self._pipeline = pipeline
@@ -80,6 +81,7 @@ class Loop:
         self._open_broker = open_broker
         self._stream = stream
         self._content = content
+        self._records_max = records_max  # in one batch
         self._teller = teller
         self._clock = clock or SystemClock()
         self._outgoing = Outgoing(f"/functions/{function}", {"revision": str(revision), "model": model})
@@ -231,27 +233,25 @@ class Loop:
         )
         return self._codec.predictions(await self._pipeline.answer(call))
 
-    # --- The broker ---------------------------------------------------------------------------------------------------
+    # --- The broker: `_take`, `_write` and `_let_go` run on the thread ------------------------------------------------
 
     def _on_thread(self, call: Callable[..., Given], *given: object) -> asyncio.Future[Given]:
         return asyncio.get_running_loop().run_in_executor(self._thread, call, *given)
 
     def _take(self) -> Sequence[Record]:
-        """On the thread: be open, be the reader we are told to be, and poll."""
         if self._broker is None:
             self._broker = self._open_broker()
         share = self._share
         if share != self._joined:
             self._broker.join(*share)
             self._joined = share
-        return self._broker.poll(limits.STREAM_POLL_SECONDS)
+        return self._broker.poll(limits.STREAM_POLL_SECONDS, self._records_max)
 
     def _write(self, outputs: Sequence[Output]) -> None:
-        assert self._broker is not None  # on the thread, and polled
+        assert self._broker is not None
         self._broker.commit(outputs)
 
     def _let_go(self) -> None:
-        """On the thread. A broker that cannot be left properly is left all the same."""
         broker, self._broker, self._joined = self._broker, None, None
         try:
             if broker is not None:

@@ -49,6 +49,7 @@ class Streaming:
         self.window = WindowMax(idle_s)
         self.failures = 0  # workers that ended unasked soon after their birth, in a row
         self.reason = ""
+        self.stalls = 0  # times its workers were replaced since the last progress
         self.not_before = 0.0
 
     @property
@@ -73,7 +74,14 @@ class Streaming:
     def note_error(self, message: str) -> None:
         self.last_error = {"at": time.time(), "message": message}
 
-    def state(self, serving: list[Worker], now: float) -> tuple[str, str]:
+    def is_stuck(self, serving: list[Worker], now: float) -> bool:
+        """Whether workers that are ready, and in no trouble they know of, commit nothing of what waits."""
+        if not self.topic.lag or not serving or self.working or self.watched:
+            return False
+        since = max([self.topic.moved_at, *(w.born for w in serving)])
+        return all(w.life is Life.READY for w in serving) and now - since > STREAM_STALL_SECONDS
+
+    def state(self, serving: list[Worker]) -> tuple[str, str]:
         """One word, and the reason when it is not a good one."""
         troubles = [*self.working.values(), *([self.watched] if self.watched else [])]
         ready = [worker for worker in serving if worker.life is Life.READY]
@@ -83,19 +91,15 @@ class Streaming:
             return troubles[0]
         if not self.topic.partitions:
             return "unknown", "the broker has not been asked yet"
+        if self.stalls and self.topic.lag:
+            return "stalled", f"records wait, and none is committed; its workers were replaced {self.stalls} times"
         if ready:
-            silent = now - max([self.topic.moved_at, *(w.born for w in ready)])
-            if self.topic.lag and silent > STREAM_STALL_SECONDS:
-                return (
-                    "stalled",
-                    f"records wait, and none was committed for {silent:.0f} s; the function's log says more",
-                )
             return "running", ""
         return ("starting", "") if self.topic.lag else ("idle", "")
 
     def facts(self, serving: list[Worker], counts: Mapping[str, int], now: float) -> dict[str, Any]:
         """What `platform status` and `platform stream status` show."""
-        state, reason = self.state(serving, now)
+        state, reason = self.state(serving)
         spec, topic = self.spec, self.topic
         count = len(topic.partitions)
         few = f"{spec.input} has {count} partitions: no more than {count} of max_workers = {spec.max_workers} can work"
@@ -238,8 +242,19 @@ class Streams:
         workers = self._serving(stream)
         if any(now - w.born > STEADY_SECONDS for w in workers):
             stream.failures = 0
+        moved = stream.topic.take_moved()
+        if moved:
+            stream.stalls = 0
+        elif stream.is_stuck(workers, now):
+            stream.stalls += 1
+            stream.note_error(
+                f"Records waited {STREAM_STALL_SECONDS:.0f} s and none was committed: workers are replaced."
+            )
+            for worker in workers:
+                self._acts.drain(worker)
+            workers = []
         waiting = 0 if stream.watched else stream.topic.lag  # what was last known says nothing of a broker that is away
-        want = decide(stream.bounds(), stream.window, Sample(waiting, 0, int(stream.topic.take_moved())), now)
+        want = decide(stream.bounds(), stream.window, Sample(waiting, 0, int(moved)), now)
         if len(workers) < want and now >= stream.not_before:
             workers += [self._acts.bear(stream.revision, Role.STREAM) for _ in range(want - len(workers))]
         elif len(workers) > want:

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from sunup.errors import SunupError
 from sunup.function import Function
+from sunup.limits import STREAM_BATCH_RECORDS_MAX, STREAM_RUN_SECONDS_MAX
 from sunup.link.channel import Channel, Message
 from sunup.link.counters import Segment, counters_path
 from sunup.pipeline import Pipeline
@@ -91,6 +92,7 @@ class StreamWorker:
             revision=spec["revision"],
             model=spec["model"],
             teller=self,
+            records_max=_records_max(function),
         )
         return pipeline
 
@@ -101,3 +103,9 @@ class StreamWorker:
                 loop.drain()
             case "share" if loop is not None:
                 loop.share(head["index"], head["count"])
+
+
+def _records_max(function: Function) -> int:
+    """Records of one batch: fewer of a dear model, so that positions move, and a worker can end, every second or so."""
+    rows, seconds = function.cost
+    return max(1, min(STREAM_BATCH_RECORDS_MAX, int(rows * STREAM_RUN_SECONDS_MAX / max(seconds, 1e-9))))
