@@ -12,16 +12,19 @@ import subprocess
 import sys
 import tempfile
 import time
+import warnings
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any, Final, NamedTuple, Protocol
 
-from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
-from kafka.errors import KafkaError
-
 from sunup.stream.embedded import Log
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # kafka-python's, about how it reads files of its own
+    from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer, TopicPartition
+    from kafka.errors import KafkaError
 
 BOOTSTRAP: Final = "KAFKA_BOOTSTRAP"
 KAFKA: Final = Path(__file__).resolve().parent.parent / "infra" / "kafka.sh"
