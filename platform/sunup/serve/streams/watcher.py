@@ -72,7 +72,7 @@ class Watcher:
                 pause = STREAM_WATCH_SECONDS
             except BrokerError as error:
                 if said.get("reason") != error.message:
-                    _LOG.warning("%s: %s", function, error.message, exc_info=error.__cause__)
+                    _LOG.warning("%s: %s: %s", function, error.trouble.value, error.message, exc_info=error.__cause__)
                 seen = {"trouble": error.trouble.value, "reason": error.message, "partitions": {}}
                 await self._do(broker.close)
                 broker = open_broker(url, stream, self._log)
