@@ -18,7 +18,7 @@ from tests.ports import free_port
 from sunup.bundle.manifest import FORMAT, Limits, Manifest, Model, Scale, StreamSpec
 from sunup.bundle.store import Store, digest_file
 from sunup.engine.local.client import LocalEngine
-from sunup.settings import Project
+from sunup.settings import STREAM_BROKER, Project
 from sunup.types import Field, ResponseField, Tensor
 
 PATIENCE_SECONDS = 20.0
@@ -96,7 +96,7 @@ class Engine(LocalEngine):
     def serve(self, name: str, factor: float, **more: Any) -> dict[str, Any]:
         """Bundle and deploy. A stream's `broker` must be an address or "embedded"."""
         stream = more.get("stream")
-        settings = {"stream_broker": stream.broker} if stream else {}
+        settings = {STREAM_BROKER: stream.broker} if stream else {}
         return self.deploy(name, self.bundle(name, factor, **more), settings=settings, on_event=lambda _: None)
 
     def open(self) -> http.client.HTTPConnection:

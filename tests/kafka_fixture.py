@@ -198,3 +198,12 @@ def kafka_server(tmp_path: Path) -> Iterator[KafkaServer]:
     server.start()
     yield server
     server.kill()
+
+
+@pytest.fixture
+def guarded_kafka(tmp_path: Path) -> Iterator[KafkaServer]:
+    """A broker of the test's own, WITH_ACLS."""
+    server = KafkaServer(tmp_path, **WITH_ACLS)
+    server.start()
+    yield server
+    server.kill()

@@ -9,6 +9,8 @@ from sunup.limits import SOCKET_PATH_BYTES_MAX
 
 STATE = ".sunup"
 EMBEDDED_LOG = "log.db"
+STREAM_BROKER = "stream_broker"  # the setting of a revision that says where its topics are: host:port,... or EMBEDDED
+EMBEDDED = "embedded"
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,32 @@
 """Fixtures shared by this folder."""
 
-from tests.kafka_fixture import kafka, kafka_server
+from collections.abc import Callable, Iterator
+from uuid import uuid4
+
+import pytest
 from tests.redis_fixture import redis_server, redis_url
 
-__all__ = ["kafka", "kafka_server", "redis_server", "redis_url"]
+from sunup.stream.broker import Stream
+from sunup.stream.kafka import KafkaBroker
+
+__all__ = ["redis_server", "redis_url"]
+
+
+@pytest.fixture
+def stream() -> Stream:
+    name = uuid4().hex[:8]
+    return Stream(f"group-{name}", f"in-{name}", f"out-{name}", f"dead-{name}")
+
+
+@pytest.fixture
+def opened(stream: Stream) -> Iterator[Callable[[str], KafkaBroker]]:
+    """An object for the stream; all are closed at the end."""
+    brokers: list[KafkaBroker] = []
+
+    def another(servers: str) -> KafkaBroker:
+        brokers.append(KafkaBroker(servers, stream))
+        return brokers[-1]
+
+    yield another
+    for broker in brokers:
+        broker.close()

@@ -5,16 +5,16 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
-from uuid import uuid4
 
 import pytest
 from tests.kafka_fixture import KafkaServer, Message, produce, read_all
 from tests.ports import free_port
 
 from sunup.limits import EMBEDDED_PARTITIONS, STREAM_BATCH_RECORDS_MAX
+from sunup.settings import EMBEDDED
 from sunup.stream.broker import Broker, Lag, Output, Record, Stream
 from sunup.stream.embedded import Log
-from sunup.stream.open import EMBEDDED, open_broker
+from sunup.stream.open import open_broker
 
 # kafka-python closes no socket that did not get to connect; they are closed when they are collected.
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
@@ -54,12 +54,6 @@ class Kafka:
 
     def read(self, topic: str) -> list[Any]:
         return read_all(self.url, topic)
-
-
-@pytest.fixture
-def stream() -> Stream:
-    name = uuid4().hex[:8]
-    return Stream(f"group-{name}", f"in-{name}", f"out-{name}", f"dead-{name}")
 
 
 @pytest.fixture(params=["embedded", "kafka"])

@@ -7,7 +7,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from uuid import uuid4
 
 import pytest
 from kafka import KafkaAdminClient, KafkaProducer
@@ -24,31 +23,11 @@ SOON = 30.0  # s until something that has to come counts as lost
 SLACK = 2.0  # s a loaded machine may add to what is measured
 
 
-@pytest.fixture
-def stream() -> Stream:
-    name = uuid4().hex[:8]
-    return Stream(f"group-{name}", f"in-{name}", f"out-{name}", f"dead-{name}")
-
-
 @pytest.fixture(autouse=True, scope="module")
 def collected() -> Iterator[None]:
     """What is not closed is collected here, so that no other module's tests are blamed."""
     yield
     gc.collect()
-
-
-@pytest.fixture
-def opened(stream: Stream) -> Iterator[Callable[[str], KafkaBroker]]:
-    """An object for the stream; all are closed at the end."""
-    brokers: list[KafkaBroker] = []
-
-    def another(servers: str) -> KafkaBroker:
-        brokers.append(KafkaBroker(servers, stream))
-        return brokers[-1]
-
-    yield another
-    for broker in brokers:
-        broker.close()
 
 
 def make_topics(server: KafkaServer, stream: Stream) -> None:

@@ -6,14 +6,12 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
-from uuid import uuid4
 
 import pytest
 from kafka import KafkaAdminClient
 from tests.contract.test_brokers import copied, numbered, polled
 from tests.contract.test_kafka_broker import make_topics
-from tests.kafka_fixture import WITH_ACLS, KafkaServer, produce, read_all
+from tests.kafka_fixture import KafkaServer, produce, read_all
 
 from sunup.limits import STREAM_BROKER_SECONDS_MAX
 from sunup.stream.broker import BrokerError, Output, Stream, Trouble
@@ -25,41 +23,12 @@ SOON = 30.0  # s until something that has to come counts as lost
 SLACK = 2.0  # s a loaded machine may add to what is measured
 
 
-@pytest.fixture
-def stream() -> Stream:
-    name = uuid4().hex[:8]
-    return Stream(f"group-{name}", f"in-{name}", f"out-{name}", f"dead-{name}")
-
-
 @pytest.fixture(autouse=True)
 def collected(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
     """What is not closed is collected here, so that no other test is blamed."""
     caplog.set_level(logging.CRITICAL, "kafka")  # what pytest keeps of an error keeps the sockets it happened to
     yield
     gc.collect()
-
-
-@pytest.fixture
-def strict(tmp_path: Path) -> Iterator[KafkaServer]:
-    """A broker with rules about who may do what."""
-    server = KafkaServer(tmp_path, **WITH_ACLS)
-    server.start()
-    yield server
-    server.kill()
-
-
-@pytest.fixture
-def opened(stream: Stream) -> Iterator[Callable[[str], KafkaBroker]]:
-    """An object for the stream; all are closed at the end."""
-    brokers: list[KafkaBroker] = []
-
-    def another(servers: str) -> KafkaBroker:
-        brokers.append(KafkaBroker(servers, stream))
-        return brokers[-1]
-
-    yield another
-    for broker in brokers:
-        broker.close()
 
 
 def troubles(*acts: Callable[[], object]) -> list[tuple[Trouble, str]]:
@@ -158,28 +127,31 @@ def test_a_record_too_large_for_its_topic_is_said(
 
 
 def test_what_is_not_permitted_is_said_with_what_to_grant(
-    strict: KafkaServer, stream: Stream, opened: Callable[[str], KafkaBroker]
+    guarded_kafka: KafkaServer, stream: Stream, opened: Callable[[str], KafkaBroker]
 ) -> None:
-    make_topics(strict, stream)
-    produce(strict.servers, stream.input, numbered(10))
-    strict.deny("WRITE", stream.output)
-    writer = opened(strict.servers)
+    make_topics(guarded_kafka, stream)
+    produce(guarded_kafka.servers, stream.input, numbered(10))
+    guarded_kafka.deny("WRITE", stream.output)
+    writer = opened(guarded_kafka.servers)
     writer.join(0, 1)
     outputs = polled(writer, 10)
     with pytest.raises(BrokerError, match=f"grant WRITE on topic {stream.output}") as caught:
         writer.commit(copied(stream, outputs))
     assert caught.value.trouble is Trouble.NOT_PERMITTED
     writer.close()
-    strict.allow("WRITE", stream.output)
-    again = opened(strict.servers)
+    guarded_kafka.allow("WRITE", stream.output)
+    again = opened(guarded_kafka.servers)
     again.join(0, 1)
     again.commit(copied(stream, polled(again, 10)))
     again.close()
-    strict.deny("READ", stream.input)
-    reader = opened(strict.servers)
-    strict.deny("DESCRIBE", stream.dead_letter)
-    watcher = opened(strict.servers)
+    guarded_kafka.deny("READ", stream.input)
+    reader = opened(guarded_kafka.servers)
+    guarded_kafka.deny("DESCRIBE", stream.dead_letter)
+    watcher = opened(guarded_kafka.servers)
     read, write = troubles(lambda: reader.poll(0.2), watcher.lag)
-    assert read == (Trouble.NOT_PERMITTED, f"not permitted at {strict.servers}: grant READ on topic {stream.input}")
+    assert read == (
+        Trouble.NOT_PERMITTED,
+        f"not permitted at {guarded_kafka.servers}: grant READ on topic {stream.input}",
+    )
     assert write[0] is Trouble.NOT_PERMITTED
     assert write[1].endswith(f"grant WRITE on topic {stream.dead_letter}")

@@ -5,25 +5,16 @@ import re
 import shutil
 import subprocess
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
 import yaml
 from kafka.errors import TopicAuthorizationFailedError, UnknownTopicOrPartitionError
-from tests.kafka_fixture import SCRIPT, WITH_ACLS, KafkaServer, committed, need_kafka, produce, read_all
+from tests.kafka_fixture import SCRIPT, KafkaServer, committed, need_kafka, produce, read_all
 
 INFRA = SCRIPT.parent
 MESSAGES = [(b"card-%d" % (number % 50), b"%d" % number, [("number", b"%d" % number)]) for number in range(1000)]
-
-
-@pytest.fixture
-def guarded(tmp_path: Path) -> Iterator[KafkaServer]:
-    server = KafkaServer(tmp_path, **WITH_ACLS)
-    server.start()
-    yield server
-    server.kill()
 
 
 def test_what_was_acknowledged_survives_a_kill(kafka_server: KafkaServer) -> None:
@@ -43,15 +34,15 @@ def test_what_was_acknowledged_survives_a_kill(kafka_server: KafkaServer) -> Non
     assert stopped_in_order.exists()
 
 
-def test_a_permission_can_be_taken_away_and_given_back(guarded: KafkaServer) -> None:
-    guarded.create("scores")
-    guarded.deny("WRITE", "scores")
+def test_a_permission_can_be_taken_away_and_given_back(guarded_kafka: KafkaServer) -> None:
+    guarded_kafka.create("scores")
+    guarded_kafka.deny("WRITE", "scores")
     with pytest.raises(TopicAuthorizationFailedError):
-        produce(guarded.servers, "scores", MESSAGES[:1])
-    assert read_all(guarded.servers, "scores") == []
-    guarded.allow("WRITE", "scores")
-    produce(guarded.servers, "scores", MESSAGES[:1])
-    assert [r.value for r in read_all(guarded.servers, "scores")] == [b"0"]
+        produce(guarded_kafka.servers, "scores", MESSAGES[:1])
+    assert read_all(guarded_kafka.servers, "scores") == []
+    guarded_kafka.allow("WRITE", "scores")
+    produce(guarded_kafka.servers, "scores", MESSAGES[:1])
+    assert [r.value for r in read_all(guarded_kafka.servers, "scores")] == [b"0"]
 
 
 def test_a_topic_is_not_made_by_asking_for_it(kafka: KafkaServer) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from tests.engine_fixture import Engine, until
-from tests.kafka_fixture import WITH_ACLS, KafkaServer
+from tests.kafka_fixture import KafkaServer
 from tests.service.test_cli import platform
 from tests.service.test_stream import Flow, check_nothing_lost
 from tests.topics import KafkaTopics, Scored
@@ -97,22 +97,16 @@ def test_too_few_partitions_are_told_and_enough(engine: Engine, kafka_server: Ka
 
 
 @pytest.mark.parametrize(("operation", "topic"), [("WRITE", "output"), ("READ", "input"), ("DESCRIBE", "input")])
-def test_a_right_that_is_missing(engine: Engine, tmp_path: Path, operation: str, topic: str) -> None:
-    (tmp_path / "kafka").mkdir()
-    server = KafkaServer(tmp_path / "kafka", **WITH_ACLS)
-    server.start()
-    try:
-        scored = Scored(engine, KafkaTopics(server))
-        scored.create()
-        name = getattr(scored.stream, topic)
-        scored.send(range(100))
-        server.deny(operation, name)
-        scored.deploy()
-        reason = wait_for(scored, "not-permitted")
-        assert name in reason
-        server.allow(operation, name)
-        scored.wait_for_zero()
-        assert check_nothing_lost(scored, 100) == 0
-        assert scored.facts["last_error"]["message"] == reason
-    finally:
-        server.kill()
+def test_a_right_that_is_missing(engine: Engine, guarded_kafka: KafkaServer, operation: str, topic: str) -> None:
+    scored = Scored(engine, KafkaTopics(guarded_kafka))
+    scored.create()
+    name = getattr(scored.stream, topic)
+    scored.send(range(100))
+    guarded_kafka.deny(operation, name)
+    scored.deploy()
+    reason = wait_for(scored, "not-permitted")
+    assert name in reason
+    guarded_kafka.allow(operation, name)
+    scored.wait_for_zero()
+    assert check_nothing_lost(scored, 100) == 0
+    assert scored.facts["last_error"]["message"] == reason

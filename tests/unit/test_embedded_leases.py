@@ -14,9 +14,9 @@ from tests.unit.test_embedded_log import STREAM, everything, numbers
 
 from sunup import limits
 from sunup.clock import ManualClock
+from sunup.settings import EMBEDDED
 from sunup.stream.broker import Broker, BrokerError, Output, Trouble
 from sunup.stream.embedded import EmbeddedBroker, Log
-from sunup.stream.open import EMBEDDED
 
 SOON = 20.0  # s until something that has to happen counts as lost
 

@@ -3,8 +3,9 @@
 import pytest
 
 from sunup.bundle.manifest import StreamSpec
-from sunup.cli.streams import BROKER, broker_settings
+from sunup.cli.streams import broker_settings
 from sunup.errors import UsageError
+from sunup.settings import STREAM_BROKER
 
 SET = {"KAFKA_BOOTSTRAP": "a:9092,b:9092"}
 
@@ -26,7 +27,7 @@ def stream(broker: str, guarantee: str = "at-least-once") -> StreamSpec:
 )
 def test_the_broker_a_declaration_means(broker: str, environment: dict[str, str], address: str, told: str) -> None:
     settings, note = broker_settings(stream(broker), environment)
-    assert settings == {BROKER: address}
+    assert settings == {STREAM_BROKER: address}
     assert told in note
 
 
@@ -44,7 +45,7 @@ def test_exactly_once_is_never_silently_weaker() -> None:
     with pytest.raises(UsageError, match="at-least-once"):
         broker_settings(stream("env:KAFKA_BOOTSTRAP", "exactly-once"), SET)
     settings, _ = broker_settings(stream("embedded", "exactly-once"), SET)
-    assert settings == {BROKER: "embedded"}
+    assert settings == {STREAM_BROKER: "embedded"}
 
 
 def test_a_function_without_a_stream_needs_nothing() -> None:

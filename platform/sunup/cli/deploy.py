@@ -12,10 +12,10 @@ import click
 from sunup.bundle.store import MANIFEST, Store, read_manifest
 from sunup.cli.client import Resident
 from sunup.cli.engine import ensure, running
-from sunup.cli.streams import BROKER, broker_settings
+from sunup.cli.streams import broker_settings
 from sunup.cli.terminal import Stages, options, show_json, show_note, stages
 from sunup.errors import UsageError
-from sunup.settings import Project
+from sunup.settings import STREAM_BROKER, Project
 
 FEATURES_URL = "FEATURES_URL"  # where workers read features, instead of what the feature repository says
 
@@ -52,7 +52,7 @@ def deploy(what: str, no_start: bool, as_json: bool, project: Project) -> None:
             "seconds": round(seconds, 4),
             "stages": shown.seconds,
             "curl": curl(project, built["digest"], result["url"]),
-            **({"stream": broker[BROKER]} if broker else {}),
+            **({"stream": broker[STREAM_BROKER]} if broker else {}),
         }
     for line in (built.get("note"), note):
         if line:

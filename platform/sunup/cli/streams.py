@@ -1,19 +1,16 @@
 """`platform stream`: the topics functions score; and which broker a function's [stream] means."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import Any
 
 import click
 
 from sunup.bundle.manifest import StreamSpec
-from sunup.bundle.spec import BROKER as BROKER_FORM
+from sunup.bundle.spec import BROKER
 from sunup.cli.engine import running
 from sunup.cli.terminal import options, pairs, show_json, show_note, show_table, when
 from sunup.errors import UsageError
-from sunup.settings import Project
-
-BROKER: Final = "stream_broker"  # the engine's setting for a function's broker
-EMBEDDED: Final = "embedded"
+from sunup.settings import EMBEDDED, STREAM_BROKER, Project
 
 
 @click.group()
@@ -58,7 +55,7 @@ def broker_settings(declared: StreamSpec | None, environment: Mapping[str, str])
                 f"[stream] broker is env:{name}, and {name} is not set. Set it to the brokers' host:port, or write "
                 f'broker = "env:{name} or embedded" to use the embedded log without it.'
             )
-        if not BROKER_FORM.fullmatch(broker) or broker.startswith("env:"):
+        if not BROKER.fullmatch(broker) or broker.startswith("env:"):
             raise UsageError(f"{name} is {broker!r}, and {broker!r} is not host:port, or several with commas.")
     if broker != EMBEDDED and declared.guarantee == "exactly-once":
         raise UsageError(
@@ -66,7 +63,7 @@ def broker_settings(declared: StreamSpec | None, environment: Mapping[str, str])
             'records scored twice. Write guarantee = "at-least-once" if that will do, or use the embedded log.'
         )
     where = "the embedded log" if broker == EMBEDDED else f"Kafka at {broker}"
-    return {BROKER: broker}, f"stream {declared.input} -> {declared.output} on {where}{why}"
+    return {STREAM_BROKER: broker}, f"stream {declared.input} -> {declared.output} on {where}{why}"
 
 
 def show_streams(functions: Sequence[dict[str, Any]]) -> None:

@@ -26,6 +26,7 @@ from sunup.serve.http.connection import Connection
 from sunup.serve.http.message import Handler
 from sunup.serve.opening import Opened, open_front, open_function
 from sunup.serve.telemetry import log
+from sunup.settings import EMBEDDED, STREAM_BROKER
 
 _LOG = logging.getLogger(__name__)
 
@@ -36,7 +37,7 @@ def prepare(spec: Mapping[str, Any]) -> None:
     """Import, in the nursery, what a process of this kind needs and others do not: its siblings share it then."""
     if spec["role"] in ("stream", "watcher"):
         _life(spec)
-        if spec["settings"]["stream_broker"] != "embedded":
+        if spec["settings"][STREAM_BROKER] != EMBEDDED:
             import sunup.stream.kafka  # noqa: F401  # kafka-python: 0.25 s and 10 MB
         gc.freeze()
 

@@ -1,12 +1,10 @@
 """Which broker an address means."""
 
 from pathlib import Path
-from typing import Final
 
+from sunup.settings import EMBEDDED
 from sunup.stream.broker import Broker, Stream
 from sunup.stream.embedded import EmbeddedBroker
-
-EMBEDDED: Final = "embedded"
 
 
 def open_broker(url: str, stream: Stream, log: Path) -> Broker:

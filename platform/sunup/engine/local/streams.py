@@ -17,9 +17,8 @@ from sunup.link.counters import Segment
 from sunup.scale.policy import Bounds, Sample, decide
 from sunup.scale.topic import Topic
 from sunup.scale.window import WindowMax
+from sunup.settings import EMBEDDED, STREAM_BROKER
 
-BROKER: Final = "stream_broker"  # the setting that says where the topics are
-EMBEDDED: Final = "embedded"
 STEADY_SECONDS: Final = 10.0  # a worker that lived this long is replaced at once when it dies
 
 
@@ -54,7 +53,7 @@ class Streaming:
 
     @property
     def broker(self) -> str:
-        return self.revision.settings[BROKER]
+        return self.revision.settings[STREAM_BROKER]
 
     @property
     def source(self) -> tuple[str, ...]:
@@ -172,7 +171,7 @@ class Streams:
         watchers = self._workers.of(None, Role.WATCHER)
         if self._streams and not watchers:
             other = next((s.broker for s in self._streams.values() if s.broker != EMBEDDED), EMBEDDED)
-            self._acts.bear_alone(Role.WATCHER, {BROKER: other})  # with what its kind of broker needs imported
+            self._acts.bear_alone(Role.WATCHER, {STREAM_BROKER: other})  # with what its kind of broker needs imported
         elif watchers and not self._streams:
             self._acts.drain(watchers[0])
         busy = [self._scale(stream) for stream in self._streams.values()]

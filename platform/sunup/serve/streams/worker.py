@@ -19,7 +19,7 @@ from sunup.pipeline import Pipeline
 from sunup.serve.attached import Attached
 from sunup.serve.opening import cost_of, feature_names, load
 from sunup.serve.telemetry.meter import StreamMeter, stream_series
-from sunup.settings import EMBEDDED_LOG
+from sunup.settings import EMBEDDED_LOG, STREAM_BROKER
 from sunup.stream.broker import Stream, Trouble
 from sunup.stream.loop import Loop
 from sunup.stream.open import open_broker
@@ -85,7 +85,7 @@ class StreamWorker:
         self._loop = Loop(
             pipeline,
             codec=function.record_codec(spec["revision"]),
-            open_broker=partial(open_broker, spec["settings"]["stream_broker"], stream, run.parent / EMBEDDED_LOG),
+            open_broker=partial(open_broker, spec["settings"][STREAM_BROKER], stream, run.parent / EMBEDDED_LOG),
             stream=stream,
             content=declared.content,
             function=spec["function"],
