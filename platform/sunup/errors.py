@@ -113,6 +113,15 @@ class FeaturesMissing(Unavailable):
     code = "features_missing"
 
 
+def mlflow_code(status: int) -> str:
+    """The `error_code` that MLflow's scoring server gives for an HTTP status (mlflow.protos.databricks_pb2)."""
+    if status == 503:
+        return "TEMPORARILY_UNAVAILABLE"
+    if status == 404:
+        return "RESOURCE_DOES_NOT_EXIST"
+    return "INTERNAL_ERROR" if status >= 500 else "BAD_REQUEST"
+
+
 class CommandError(SunupError):
     """A command that cannot be done. `exit_code` 1: failed, 2: usage. `message`: one paragraph that says what to do."""
 

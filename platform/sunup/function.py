@@ -26,6 +26,7 @@ from sunup.lookup.join import Lookup
 from sunup.lookup.open import open_store
 from sunup.wire.oip import OipCodec
 from sunup.wire.record import RecordCodec
+from sunup.wire.tables.kserve import KServeCodec
 
 MODEL: Final = "model.onnx"
 FEATURES: Final = "features.json"
@@ -76,6 +77,10 @@ class Function:
             version=manifest.model.version,
             matrix=manifest.inputs[0] if self.lookup is None and len(manifest.inputs) == 1 else None,
         )
+
+    def kserve_codec(self) -> KServeCodec:
+        """The KServe v1 codec."""
+        return KServeCodec(request=self.manifest.request, response=self.manifest.response)
 
     async def open(self) -> None:
         """Connect to the online store, in the process and event loop that will read from it."""

@@ -59,7 +59,7 @@ class Echo:
     def owns(self, route: Route) -> bool:
         return route.function in ("echo", None)
 
-    def refuse(self, error: Exception) -> Response:
+    def refuse(self, error: Exception, target: bytes = b"") -> Response:  # noqa: ARG002
         known = error if isinstance(error, CallError) else CallError("It failed.")
         return error_response(known, error_body(known))
 

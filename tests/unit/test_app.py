@@ -54,6 +54,7 @@ def test_readiness(either: Handler) -> None:
     assert (status, said["ready"]) == (200, True)
     assert said["state"] in ("ready", "cold")
     assert ask(either, "GET", "/v2/models/score/ready")[:2] == (200, {"name": "score", "ready": True})
+    assert ask(either, "GET", "/v1/models/score")[:2] == (200, {"name": "score", "ready": True})
 
 
 def test_metadata(either: Handler) -> None:
@@ -75,12 +76,15 @@ def test_metadata(either: Handler) -> None:
         ("DELETE", "/functions/score", 405),
         ("PUT", "/functions/score", 405),
         ("POST", "/functions/score/ready", 405),
+        ("GET", "/v1/models/score:predict", 405),
+        ("POST", "/v1/models/score", 405),
+        ("POST", "/v1/models/score:explain", 405),
     ],
 )
 def test_routes_that_are_not(either: Handler, method: str, target: str, status: int) -> None:
     found, said, headers = ask(either, method, target)
     assert found == status
-    assert isinstance(said["error"], str if target.startswith("/v2") else dict)
+    assert isinstance(said["error"], str if target.startswith("/v") else dict)
     if status == 405:
         assert headers[b"allow"]
 
@@ -114,9 +118,10 @@ def test_the_front_is_a_server(front: FrontHandler) -> None:
 
 def test_a_failed_function_is_not_ready(front: FrontHandler) -> None:
     assert ask(front, "GET", "/functions/broken/ready")[0] == 503
+    assert ask(front, "GET", "/v1/models/broken")[0] == 503
 
 
-@pytest.mark.parametrize("target", ["/functions/scor", "/v2/models/scor/infer"])
+@pytest.mark.parametrize("target", ["/functions/scor", "/v2/models/scor/infer", "/v1/models/scor:predict"])
 def test_an_unknown_name_is_404_with_the_names_there_are(front: FrontHandler, target: str) -> None:
     status, said, _ = ask(front, "POST", target, RECORD)
     assert status == 404

@@ -198,3 +198,43 @@ def test_a_worker_owns_its_function_only(worker: Worker) -> None:
     assert worker.handler.owns(route(b"GET", b"/v2/models/score/ready"))
     assert not worker.handler.owns(route(b"POST", b"/functions/score2"))
     assert not worker.handler.owns(route(b"GET", b"/functions"))
+
+
+# --- Other protocols --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "target", ["/v1/models/score:predict", "/v1/models/score%3Apredict", "/v1/models/score:predict?x=1"]
+)
+def test_kserve_v1(worker: Worker, target: str) -> None:
+    for instance in (RECORD, b"[1, 2, 3]"):
+        status, said, _ = ask(worker.handler, "POST", target, b'{"instances": [' + instance + b"]}", JSON_TYPE)
+        assert (status, said) == (200, {"predictions": [{"score": pytest.approx(SCORE), "decision": "block"}]})
+    status, said, _ = ask(worker.handler, "POST", target, b'{"instances": [[1, 2]]}')
+    assert (status, type(said["error"])) == (400, str)
+    status, said, _ = ask(worker.handler, "POST", target, RECORD, (b"content-type", b"text/csv"))
+    assert (status, type(said["error"])) == (415, str)
+
+
+def test_codecs_are_made_when_they_are_needed(worker: Worker) -> None:
+    before = len(worker.handler._hot)
+    assert ask(worker.handler, "GET", "/v1/models/score")[0] == 200
+    assert len(worker.handler._hot) == before
+    ask(worker.handler, "POST", "/v1/models/score:predict", b"{}")
+    assert len(worker.handler._hot) == before + 1
+
+
+@pytest.mark.parametrize(
+    ("target", "said"),
+    [
+        (b"/functions/score", {"error": {"code": "request_timeout", "message": "late"}}),
+        (b"", {"error": {"code": "request_timeout", "message": "late"}}),
+        (b"/v2/models/score/infer", {"error": "late"}),
+        (b"/v1/models/score:predict", {"error": "late"}),
+        (b"/functions/score/invocations?x", {"error_code": "BAD_REQUEST", "message": "late"}),
+    ],
+)
+def test_a_request_that_could_not_be_read_is_refused_in_its_protocol(
+    worker: Worker, target: bytes, said: object
+) -> None:
+    assert msgspec.json.decode(worker.handler.refuse(BodyTimeout("late"), target).body) == said

@@ -1,6 +1,9 @@
 """Which function a request line belongs to, and whether it may wake a worker. Pure; shared by door and connection."""
 
-from typing import NamedTuple
+import re
+from typing import Final, NamedTuple
+
+_COLON: Final = re.compile(b"%3a", re.IGNORECASE)  # some clients escape it, as they may
 
 
 class Route(NamedTuple):
@@ -29,8 +32,8 @@ def route(method: bytes, target: bytes) -> Route:
         if parts[1] == b"v2":
             return Route(_name(parts[3]), post and parts[-1] == b"infer")
         if parts[1] == b"v1":
-            name, colon, verb = parts[3].rpartition(b":")
-            return Route(_name(name if colon else parts[3]), post and verb == b"predict" and bool(colon))
+            name, colon, verb = _COLON.sub(b":", parts[3]).rpartition(b":")
+            return Route(_name(name if colon else verb), post and verb == b"predict" and bool(colon))
     return NOWHERE
 
 

@@ -9,8 +9,9 @@ from sunup.bundle.store import read_manifest
 from sunup.errors import SunupError
 from sunup.limits import BODY_BYTES_DEFAULT, PASSED_BYTES_MAX
 from sunup.link.route import Route
-from sunup.serve.app import Entry, build, call_app
+from sunup.serve.app import build, call_app
 from sunup.serve.http.message import Request, Response, error_body, error_response, public
+from sunup.serve.pages.table import Entry
 
 _LOG: Final = logging.getLogger(__name__)
 
@@ -57,10 +58,10 @@ class FrontHandler:
         """All but predictions of functions that exist: those are the workers'."""
         return not route.predicts or route.function not in self._table
 
-    def refuse(self, error: Exception) -> Response:
-        """The native shape."""
+    def refuse(self, error: Exception, target: bytes = b"") -> Response:
+        """In the shape of the target's protocol."""
         known = public(error)
-        return error_response(known, error_body(known))
+        return error_response(known, error_body(known, target))
 
     def connections(self, change: int) -> None:
         """Nobody counts them."""

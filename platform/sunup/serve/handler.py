@@ -6,7 +6,7 @@ framework; a call that needs nothing waited for is answered within the read that
 
 import os
 import re
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from functools import cached_property
 from time import perf_counter
 from typing import Final
@@ -15,18 +15,20 @@ from urllib.parse import quote
 from starlette.types import ASGIApp
 
 from sunup.clock import Clock, SystemClock
-from sunup.errors import Overloaded, UnsupportedMedia
+from sunup.errors import Overloaded
 from sunup.function import Function
 from sunup.limits import PASSED_BYTES_MAX
 from sunup.link.route import Route
 from sunup.pipeline import Pipeline
-from sunup.serve.app import Entry, build, call_app
+from sunup.serve.app import build, call_app
 from sunup.serve.http.message import JSON, Header, Request, Response, error_body, error_response, public
+from sunup.serve.pages.table import Entry
 from sunup.serve.telemetry.meter import Meter
 from sunup.types import Call, Reply, Timings
-from sunup.wire.codec import Codec
+from sunup.wire.codec import Codec, Encoded
 
-_NOTED: Final = frozenset({b"content-type", b"x-request-id", b"traceparent"})
+_NOTED: Final = frozenset({b"content-type", b"x-request-id", b"traceparent", b"inference-header-content-length"})
+_COLON: Final = re.compile(b"%3a", re.IGNORECASE)  # as in link/route.py
 _ID: Final = re.compile(rb"[!-~]{1,128}")  # visible ASCII: safe in a header, a log line and JSON
 _TRACE: Final = re.compile(rb"00-([0-9a-f]{32})-[0-9a-f]{16}-([0-9a-f]{2})")  # W3C Trace Context, version 00
 _STAGES: Final = b"decode;dur=%.3f, lookup;dur=%.3f, batch;dur=%.3f, execute;dur=%.3f, encode;dur=%.3f"
@@ -35,7 +37,7 @@ _STAGES: Final = b"decode;dur=%.3f, lookup;dur=%.3f, batch;dur=%.3f, execute;dur
 class _Asked:
     """A prediction call on its way. `headers`: what the response says beside its body. Times in seconds."""
 
-    __slots__ = ("codec", "decoded", "headers", "id", "json", "started")
+    __slots__ = ("codec", "decoded", "framed", "headers", "id", "kind", "started")
 
     def __init__(self, codec: Codec, started: float) -> None:
         self.codec = codec
@@ -43,7 +45,8 @@ class _Asked:
         self.decoded = 0.0
         self.id = ""
         self.headers: list[Header] = [JSON]
-        self.json = True
+        self.kind = b""  # the content type, unless it is plain JSON
+        self.framed: bytes | None = None  # bytes of JSON in the body, where tensors follow it
 
 
 class FunctionHandler:
@@ -73,6 +76,10 @@ class FunctionHandler:
             f"/v2/models/{name}/infer".encode(): oip,
             f"/v2/models/{name}/versions/{version}/infer".encode(): oip,
         }
+        # Moved to the hot ones when the first call comes: a cold start does not pay for protocols it may never speak.
+        self._later_made: dict[bytes, Callable[[], Codec]] = {
+            f"/v1/models/{name}:predict".encode(): function.kserve_codec,
+        }
         self._ids = os.urandom(4).hex()
         self._calls = 0
 
@@ -83,29 +90,38 @@ class FunctionHandler:
         """Answer a call. Prediction calls never raise: every failure has its protocol's shape."""
         codec = None
         if request.method == b"POST":
-            codec = self._hot.get(request.target) or self._hot.get(request.target.partition(b"?")[0])
+            codec = self._hot.get(request.target) or self._find(request.target)
         return call_app(self._app, request) if codec is None else self._predict(request, codec)
 
     def owns(self, route: Route) -> bool:
         """What names this function."""
         return route.function == self._entry.manifest.function
 
-    def refuse(self, error: Exception) -> Response:
-        """The native shape: a request that cannot be read has no protocol yet."""
+    def refuse(self, error: Exception, target: bytes = b"") -> Response:
+        """In the shape of the target's protocol."""
         known = public(error)
         self._meter.failed(known.status)
-        return error_response(known, error_body(known))
+        return error_response(known, error_body(known, target))
 
     def connections(self, change: int) -> None:
         """Counted for the engine."""
         self._meter.connections(change)
+
+    def _find(self, target: bytes) -> Codec | None:
+        """The codec of a target with a query or an escaped colon, or whose codec was not needed before."""
+        path = _COLON.sub(b":", target.partition(b"?")[0])
+        if path in self._later_made:
+            self._hot[path] = self._later_made.pop(path)()
+        return self._hot.get(path)
 
     def _predict(self, request: Request, codec: Codec) -> Response | Awaitable[Response]:
         asked = self._read_head(request, codec)
         now = self._clock.now()
         self._meter.begin(now)
         try:
-            self._admit(asked)
+            self._admit()
+            if asked.kind or asked.framed is not None:
+                asked.codec = codec = codec.reading(asked.kind, asked.framed)
             call = codec.decode(request.body, id=asked.id, deadline=now + self._timeout_s)
             asked.decoded = perf_counter()
             if not self._pipeline.takes_now(call):
@@ -119,22 +135,23 @@ class FunctionHandler:
     async def _later(self, asked: _Asked, call: Call) -> Response:
         self._meter.begin(self._clock.now())
         try:
-            self._admit(asked)  # again: others may have come between the decision and this task's first turn
+            self._admit()  # again: others may have come between the decision and this task's first turn
             return self._answer(asked, await self._pipeline.answer(call))
         except Exception as error:  # as in _predict
             return self._fail(asked, error)
         finally:
             self._meter.end()
 
-    def _admit(self, asked: _Asked) -> None:
-        if not asked.json:
-            raise UnsupportedMedia("Send JSON, with content-type: application/json.")
+    def _admit(self) -> None:
         if self._meter.inflight > self._queue_max:
             raise Overloaded(f"{self._queue_max} calls are in progress already. Try again shortly.")
 
     def _answer(self, asked: _Asked, reply: Reply) -> Response:
         encoding = perf_counter()
         body = asked.codec.encode(reply)
+        if isinstance(body, Encoded):
+            asked.headers[:1] = body.headers
+            body = body.body
         done = perf_counter()
         timings = reply.timings
         timings.decode = asked.decoded - asked.started
@@ -161,7 +178,10 @@ class FunctionHandler:
             if name == b"x-request-id":
                 given = value
             elif name == b"content-type":
-                asked.json = value == b"application/json" or _is_json(value)
+                if value != b"application/json":
+                    asked.kind = value or b" "  # an empty one is not none
+            elif name == b"inference-header-content-length":
+                asked.framed = value
             elif traced := _TRACE.fullmatch(value):
                 trace, flags = traced.groups()
                 asked.headers.append((b"traceparent", b"00-%b-%b-%b" % (trace, self._span(), flags)))
@@ -187,8 +207,3 @@ class FunctionHandler:
     def _app(self) -> ASGIApp:
         # Made for the first request that needs it: a cold start that only predicts does not pay for it.
         return build({self._entry.manifest.function: self._entry})
-
-
-def _is_json(content_type: bytes) -> bool:
-    kind = content_type.partition(b";")[0].strip().lower()
-    return kind == b"application/json" or (kind.startswith(b"application/") and kind.endswith(b"+json"))

@@ -14,8 +14,9 @@ import numpy as np
 from msgspec import ValidationError
 from msgspec.json import Decoder
 
-from sunup.errors import BadRequest, CallError
+from sunup.errors import BadRequest, CallError, UnsupportedMedia
 from sunup.types import Call, Field, Reply, Row, Tensor
+from sunup.wire.codec import is_json
 from sunup.wire.fields import closest
 from sunup.wire.refusal import MALFORMED, bound, malformed
 from sunup.wire.tensors import InputTensor, as_column, elements
@@ -85,6 +86,12 @@ class OipCodec:
 
     def __repr__(self) -> str:
         return f"OipCodec({', '.join(self._request)} -> {', '.join(self._response)})"
+
+    def reading(self, content_type: bytes, json_bytes: bytes | None) -> "OipCodec":  # noqa: ARG002  # JSON only
+        """See Codec: JSON by any of its names."""
+        if not is_json(content_type):
+            raise UnsupportedMedia("Send JSON, with content-type: application/json.")
+        return self
 
     def decode(self, body: bytes, *, id: str, deadline: float) -> Call:
         """An infer request. The caller's own id, if any, is kept to be echoed. Raises BadRequest, TooLarge."""

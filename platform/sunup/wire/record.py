@@ -15,8 +15,9 @@ from msgspec import Raw
 from msgspec.json import Decoder
 from msgspec.structs import astuple
 
-from sunup.errors import CallError, UsageError
+from sunup.errors import CallError, UnsupportedMedia, UsageError
 from sunup.types import Call, Column, Field, Reply, Row
+from sunup.wire.codec import is_json
 from sunup.wire.fields import json_type, missing_as_nan
 from sunup.wire.refusal import MALFORMED, bound, malformed, refuse
 
@@ -52,6 +53,12 @@ class RecordCodec:
 
     def __repr__(self) -> str:
         return f"RecordCodec({', '.join(field.name for field in self._request)} -> {', '.join(self._names)})"
+
+    def reading(self, content_type: bytes, json_bytes: bytes | None) -> "RecordCodec":  # noqa: ARG002  # JSON only
+        """See Codec: JSON by any of its names."""
+        if not is_json(content_type):
+            raise UnsupportedMedia("Send JSON, with content-type: application/json.")
+        return self
 
     def decode(self, body: bytes, *, id: str, deadline: float) -> Call:
         """One record or a list of them. A single bad record raises BadRequest; in a list it fails alone.

@@ -8,6 +8,7 @@ from enum import Enum
 from sunup.errors import CallError
 from sunup.limits import HEAD_BYTES_MAX, PASSED_BYTES_MAX
 from sunup.link.route import Route, route
+from sunup.link.shape import shaped
 
 METHODS = frozenset({b"GET", b"HEAD", b"POST", b"PUT", b"DELETE", b"OPTIONS", b"PATCH"})
 _RESET = struct.pack("ii", 1, 0)  # SO_LINGER: on, 0 s
@@ -24,14 +25,14 @@ class Look(Enum):
 class Held:
     """One client connection. `data`: bytes read, not yet answered; `since`: monotonic seconds of the first of them."""
 
-    __slots__ = ("data", "protocol_v2", "route", "since", "sock")
+    __slots__ = ("_target", "data", "route", "since", "sock")
 
     def __init__(self, sock: socket.socket, since: float) -> None:
         self.sock = sock
         self.data = b""
         self.since = since
         self.route: Route | None = None
-        self.protocol_v2 = False
+        self._target = b""
 
     def __repr__(self) -> str:
         return f"Held(fd={self.sock.fileno()}, bytes={len(self.data)}, route={self.route})"
@@ -59,13 +60,12 @@ class Held:
         if method not in METHODS or not version.startswith(b"HTTP/1."):
             return Look.BROKEN
         self.route = route(method, target)
-        self.protocol_v2 = target.startswith((b"/v2", b"/v1"))
+        self._target = target
         return Look.ROUTED
 
     def refuse(self, error: CallError) -> None:
         """Answer with `error` and shut the sending side. The caller lingers, so that no reset destroys the answer."""
-        body = {"error": error.message if self.protocol_v2 else {"code": error.code, "message": error.message}}
-        encoded = json.dumps(body).encode()
+        encoded = json.dumps(shaped(self._target, error)).encode()
         retry = f"retry-after: {error.retry_after_s}\r\n" if error.retry else ""
         head = f"HTTP/1.1 {error.status} {error.code}\r\ncontent-type: application/json\r\n{retry}"
         answer = f"{head}connection: close\r\ncontent-length: {len(encoded)}\r\n\r\n".encode() + encoded

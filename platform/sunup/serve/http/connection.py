@@ -158,7 +158,7 @@ class Connection(asyncio.BufferedProtocol):
             try:
                 answer = self._handler.handle(incoming.request)
             except Exception as error:  # whatever it is, the handler has an answer for it
-                answer = self._handler.refuse(error)
+                answer = self._handler.refuse(error, incoming.request.target)
             if not isinstance(answer, Response):
                 self._await_answer(answer, incoming)
                 return
@@ -180,7 +180,7 @@ class Connection(asyncio.BufferedProtocol):
         try:
             response = await answer
         except Exception as error:  # as in _advance
-            response = self._handler.refuse(error)
+            response = self._handler.refuse(error, incoming.request.target)
         self._task = self._asked = None
         self._phase = Phase.WORK
         self._send(response, incoming)
@@ -241,7 +241,8 @@ class Connection(asyncio.BufferedProtocol):
     def _refuse(self, error: Exception) -> None:
         self._last = True
         self._links.state(self._slot, _WRITING)
-        self._transport.write(render(self._handler.refuse(error), old=False, keep=False, head_only=False))
+        response = self._handler.refuse(error, self._intake.target)
+        self._transport.write(render(response, old=False, keep=False, head_only=False))
         if not self._unsent:
             self._linger()
 

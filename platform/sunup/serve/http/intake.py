@@ -38,13 +38,14 @@ class Intake:
 
     `closed`: nothing more is parsed, because of `refused`, or because the next request is another's: `pending` are its
     bytes, or it is `lost` when it began in the middle of a read. `begun`, `headed`: a request is partly here, its head
-    completely. `kept`: the bytes of an incomplete head, None when it began in the middle of a read. `expects`: the
-    client waits for 100 Continue.
+    completely. `target`: of that request, or of the last one. `kept`: the bytes of an incomplete head, None when it
+    began in the middle of a read. `expects`: the client waits for 100 Continue.
     """
 
     __slots__ = (
         "_after", "_body", "_bytes", "_handler", "_headers", "_method", "_old", "_ours", "_owed", "_parser",
-        "_reading", "_target", "begun", "closed", "expects", "headed", "kept", "lost", "pending", "refused", "whole",
+        "_reading", "begun", "closed", "expects", "headed", "kept", "lost", "pending", "refused", "target",
+        "whole",
     )  # fmt: skip
 
     def __init__(self, handler: Handler) -> None:
@@ -64,7 +65,7 @@ class Intake:
         self._reading = 0  # bytes of the present read
         self._bytes = 0  # bytes of earlier reads that belong to the request in progress
         self._method = b""
-        self._target = b""
+        self.target = b""
         self._headers: list[Header] = []
         self._body: bytes | bytearray = b""
         self._old = False
@@ -137,12 +138,12 @@ class Intake:
         self.headed = False
         self.kept = None if self._after else b""
         self._bytes = 0
-        self._target = b""
+        self.target = b""
         self._headers = []
         self._body = b""
 
     def on_url(self, part: bytes) -> None:
-        self._target += part
+        self.target += part
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if not self.headed:  # trailers are dropped: nothing here reads them
@@ -151,10 +152,10 @@ class Intake:
     def on_headers_complete(self) -> None:
         self.headed = True
         self._method = self._parser.get_method()
-        if self._ours != (self._method, self._target):
-            if not self._handler.owns(route(self._method, self._target)):
+        if self._ours != (self._method, self.target):
+            if not self._handler.owns(route(self._method, self.target)):
                 raise _Foreign
-            self._ours = (self._method, self._target)
+            self._ours = (self._method, self.target)
         self.kept = b""
         self._check_head(self._parser.get_http_version())
 
@@ -174,7 +175,7 @@ class Intake:
         self.begun = self.expects = False
         self._after = True
         body = self._body if isinstance(self._body, bytes) else bytes(self._body)
-        request = Request(self._method, self._target, self._headers, body)
+        request = Request(self._method, self.target, self._headers, body)
         self.whole.append(Incoming(request, keep=self._parser.should_keep_alive(), old=self._old))
 
     # --- Checks -------------------------------------------------------------------------------------------------------
@@ -186,7 +187,7 @@ class Intake:
         if self._method == b"CONNECT":
             raise MethodNotAllowed("This server is no proxy.")
         if self._bytes + self._reading > HEAD_BYTES_MAX:
-            size = len(self._target) + sum(len(name) + len(value) + 4 for name, value in self._headers)
+            size = len(self.target) + sum(len(name) + len(value) + 4 for name, value in self._headers)
             if size > HEAD_BYTES_MAX:
                 raise _head_too_large()
         self._check_fields()

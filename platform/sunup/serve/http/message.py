@@ -9,6 +9,8 @@ import msgspec
 
 from sunup.errors import CallError, ExecutionFailed
 from sunup.link.route import Route
+from sunup.link.shape import shaped
+from sunup.wire.codec import Encoded
 
 _LOG: Final = logging.getLogger(__name__)
 
@@ -54,8 +56,11 @@ class Handler(Protocol):
         """Whether a request of this route is answered here; otherwise its connection is handed back."""
         ...
 
-    def refuse(self, error: Exception) -> Response:
-        """The answer to a request that could not be read, or whose handling raised `error`."""
+    def refuse(self, error: Exception, target: bytes = b"") -> Response:
+        """The answer to a request that could not be read, or whose handling raised `error`.
+
+        `target` as sent, as far as it was read: errors have the shape of its protocol.
+        """
         ...
 
     def connections(self, change: int) -> None:
@@ -77,22 +82,16 @@ def public(error: Exception, id: str = "") -> CallError:
     return ExecutionFailed(f"The server failed to answer this request.{where}")
 
 
-def error_body(error: CallError) -> bytes:
-    """The native JSON of an error: {"error": {"code", "message", "field"?, "hint"?}}."""
-    inner = {"code": error.code, "message": error.message}
-    if error.field is not None:
-        inner["field"] = error.field
-    if error.hint is not None:
-        inner["hint"] = error.hint
-    return msgspec.json.encode({"error": inner})
+def error_body(error: CallError, target: bytes = b"") -> bytes:
+    """The JSON of an error, in the shape of the protocol `target` belongs to; see link/shape.py."""
+    return msgspec.json.encode(shaped(target, error))
 
 
-def error_response(error: CallError, body: bytes) -> Response:
+def error_response(error: CallError, body: bytes | Encoded) -> Response:
     """A response with `error`'s status and its protocol's `body`; Retry-After where a retry helps."""
-    headers = [JSON]
-    if error.retry:
-        headers.append((b"retry-after", b"%d" % error.retry_after_s))
-    return Response(error.status, headers, body)
+    said, kinds = body if isinstance(body, Encoded) else (body, (JSON,))
+    retry = [(b"retry-after", b"%d" % error.retry_after_s)] if error.retry else []
+    return Response(error.status, [*kinds, *retry], said)
 
 
 def render(response: Response, *, old: bool, keep: bool, head_only: bool) -> bytes:

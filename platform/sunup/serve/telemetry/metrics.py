@@ -92,7 +92,7 @@ class MetricsHandler:
         """Everything."""
         return True
 
-    def refuse(self, error: Exception) -> Response:
+    def refuse(self, error: Exception, target: bytes = b"") -> Response:  # noqa: ARG002  # one protocol here
         """The error as JSON."""
         known = public(error)
         return error_response(known, error_body(known))

@@ -1,0 +1,58 @@
+"""The functions there are, and how a page finds the one it is about."""
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+import msgspec
+from starlette.requests import Request as Asked
+from starlette.responses import Response as Answer
+
+from sunup.bundle.manifest import Manifest
+from sunup.errors import UnknownFunction
+
+NAMES_SHOWN: Final = 20  # names an error lists; more would bury it
+
+
+class Entry(msgspec.Struct, frozen=True):
+    """A deployed function. `state`: ready, starting, cold (at zero: the next call wakes it) or failed."""
+
+    manifest: Manifest
+    revision: int
+    state: str
+
+    @property
+    def ready(self) -> bool:
+        """Whether a call would be answered, at once or after waking a worker."""
+        return self.state != "failed"
+
+    @property
+    def model(self) -> str:
+        return f"{self.manifest.model.name}/{self.manifest.model.version}"
+
+
+Table = Mapping[str, Entry]  # by function name
+
+
+def find(table: Table, asked: Asked) -> Entry:
+    """The function, and the version if one is, named by the path. Raises UnknownFunction."""
+    name, version = asked.path_params["name"], asked.path_params.get("version")
+    entry = table.get(name)
+    if entry is None:
+        raise UnknownFunction(f"There is no function {name!r} here. {_names(table)}")
+    served = entry.manifest.model.version
+    if version not in (None, served):
+        raise UnknownFunction(f"Version {version!r} of {name!r} is not served here; version {served!r} is.")
+    return entry
+
+
+def _names(table: Table) -> str:
+    names = sorted(table)
+    if not names:
+        return "None is deployed yet."
+    more = f" and {len(names) - NAMES_SHOWN} more" if len(names) > NAMES_SHOWN else ""
+    return f"There is {', '.join(names[:NAMES_SHOWN])}{more}."
+
+
+def json(value: Any, status: int = 200) -> Answer:
+    """A value as a JSON answer."""
+    return Answer(msgspec.json.encode(value), status, media_type="application/json")

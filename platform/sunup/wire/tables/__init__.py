@@ -1,0 +1,1 @@
+"""The protocols that send tables: KServe v1 and MLflow's scoring server. Read columns.py first."""
