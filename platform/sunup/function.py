@@ -27,6 +27,7 @@ from sunup.lookup.open import open_store
 from sunup.wire.oip import OipCodec
 from sunup.wire.record import RecordCodec
 from sunup.wire.tables.kserve import KServeCodec
+from sunup.wire.tables.mlflow import MlflowCodec
 
 MODEL: Final = "model.onnx"
 FEATURES: Final = "features.json"
@@ -81,6 +82,10 @@ class Function:
     def kserve_codec(self) -> KServeCodec:
         """The KServe v1 codec."""
         return KServeCodec(request=self.manifest.request, response=self.manifest.response)
+
+    def mlflow_codec(self) -> MlflowCodec:
+        """The codec of MLflow's scoring server."""
+        return MlflowCodec(request=self.manifest.request, response=self.manifest.response)
 
     async def open(self) -> None:
         """Connect to the online store, in the process and event loop that will read from it."""

@@ -8,6 +8,7 @@ import pytest
 from tests.small_bundle import logistic, make_bundle
 from tests.unit.working import RECORD, ROWS, Worker, ask
 
+from sunup import __version__
 from sunup.link.route import Route, route
 from sunup.serve.front import FrontHandler
 from sunup.serve.http.message import Handler
@@ -65,6 +66,14 @@ def test_metadata(either: Handler) -> None:
         assert said["outputs"][1] == {"name": "decision", "datatype": "BYTES", "shape": [-1]}
 
 
+def test_mlflows_scoring_server(either: Handler) -> None:
+    for page in ("ping", "health"):
+        assert ask(either, "GET", f"/functions/score/{page}")[:2] == (200, b"\n")
+    status, text, headers = ask(either, "GET", "/functions/score/version")
+    assert (status, text, headers[b"content-type"]) == (200, __version__.encode(), b"text/plain; charset=utf-8")
+    assert ask(either, "GET", "/functions/scor/ping")[0] == 404
+
+
 @pytest.mark.parametrize(
     ("method", "target", "status"),
     [
@@ -119,6 +128,7 @@ def test_the_front_is_a_server(front: FrontHandler) -> None:
 def test_a_failed_function_is_not_ready(front: FrontHandler) -> None:
     assert ask(front, "GET", "/functions/broken/ready")[0] == 503
     assert ask(front, "GET", "/v1/models/broken")[0] == 503
+    assert ask(front, "GET", "/functions/broken/ping")[0] == 503
 
 
 @pytest.mark.parametrize("target", ["/functions/scor", "/v2/models/scor/infer", "/v1/models/scor:predict"])

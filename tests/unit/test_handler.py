@@ -238,3 +238,17 @@ def test_a_request_that_could_not_be_read_is_refused_in_its_protocol(
     worker: Worker, target: bytes, said: object
 ) -> None:
     assert msgspec.json.decode(worker.handler.refuse(BodyTimeout("late"), target).body) == said
+
+
+def test_mlflows_scoring_server(worker: Worker) -> None:
+    target = "/functions/score/invocations"
+    wanted = {"predictions": [{"score": pytest.approx(SCORE), "decision": "block"}]}
+    assert ask(worker.handler, "POST", target, b'{"inputs": [[1, 2, 3]]}', JSON_TYPE)[:2] == (200, wanted)
+    csv = (b"content-type", b"text/csv; charset=utf-8")
+    status, said, headers = ask(worker.handler, "POST", target, b"f0,f2,f1\n1,3,2\n", csv)
+    assert (status, said, headers[b"content-type"]) == (200, wanted, b"application/json")
+    status, said, _ = ask(worker.handler, "POST", target, b"{}", JSON_TYPE)
+    assert (status, said["error_code"]) == (400, "BAD_REQUEST")
+    status, text, headers = ask(worker.handler, "POST", target, b"", (b"content-type", b"text/plain"))
+    assert (status, headers[b"content-type"]) == (415, b"text/plain; charset=utf-8")
+    assert b"text/csv" in text

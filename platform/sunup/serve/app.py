@@ -17,6 +17,7 @@ from sunup.errors import CallError, MethodNotAllowed, UnknownFunction
 from sunup.serve.http.message import Request, Response, error_body
 from sunup.serve.pages.models import KServe, Models
 from sunup.serve.pages.native import Functions
+from sunup.serve.pages.scoring import Scoring
 from sunup.serve.pages.table import Table
 
 NO_BODY: Final[Message] = {"type": "http.disconnect"}
@@ -24,13 +25,17 @@ NO_BODY: Final[Message] = {"type": "http.disconnect"}
 
 def build(table: Table) -> ASGIApp:
     """The app over `table`, which is looked at anew for every request."""
-    f, m, k = Functions(table), Models(table), KServe(table)
+    f, m, k, s = Functions(table), Models(table), KServe(table), Scoring(table)
     routes = [
         Route("/", f.greet),
         Route("/openapi.json", f.openapi),
         Route("/functions", f.functions),
         Route("/functions/{name}", f.function, methods=["GET", "POST"]),
         Route("/functions/{name}/ready", f.function_ready),
+        Route("/functions/{name}/ping", s.ping),
+        Route("/functions/{name}/health", s.ping),
+        Route("/functions/{name}/version", s.version),
+        Route("/functions/{name}/invocations", s.invocations, methods=["POST"]),
         Route("/v1/models", m.models),
         Route("/v1/models/{name}:predict", k.predict, methods=["GET", "POST"]),
         Route("/v1/models/{name}", k.model),

@@ -79,6 +79,7 @@ class FunctionHandler:
         # Moved to the hot ones when the first call comes: a cold start does not pay for protocols it may never speak.
         self._later_made: dict[bytes, Callable[[], Codec]] = {
             f"/v1/models/{name}:predict".encode(): function.kserve_codec,
+            f"/functions/{name}/invocations".encode(): function.mlflow_codec,
         }
         self._ids = os.urandom(4).hex()
         self._calls = 0
