@@ -1,25 +1,26 @@
-"""Open Inference Protocol v2 (KServe, Triton, MLServer) in JSON: tensors in, tensors out.
+"""Open Inference Protocol v2 (KServe, Triton, MLServer): tensors in, tensors out, in JSON or behind it (binary.py).
 
 Inputs are the function's request fields by name, each a tensor [n] or [n, 1] (a list field: [n, k]). A function without
 features whose model takes one matrix also takes that matrix, [n, F], under the model's own input name. The protocol has
 no errors per record, so one failed record fails the call.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from itertools import chain
 from typing import Any, Final
 
 import msgspec
 import numpy as np
-from msgspec import ValidationError
+from msgspec import UNSET, UnsetType, ValidationError
 from msgspec.json import Decoder
 
 from sunup.errors import BadRequest, CallError, UnsupportedMedia
 from sunup.types import Call, Field, Reply, Row, Tensor
-from sunup.wire.codec import is_json
+from sunup.wire.binary import attach, cut, encoded, framed, whole
+from sunup.wire.codec import Encoded, is_json
 from sunup.wire.fields import closest
 from sunup.wire.refusal import MALFORMED, bound, malformed
-from sunup.wire.tensors import InputTensor, as_column, elements
+from sunup.wire.tensors import InputTensor, as_column
 
 PLATFORM: Final = "onnx_onnxv1"
 
@@ -41,12 +42,13 @@ class InferCall(msgspec.Struct):
 
 
 class OutputTensor(msgspec.Struct):
-    """One output of a reply; `data` is flat and row-major."""
+    """One output of a reply; `data` is flat and row-major, and absent where `parameters` say that it is binary."""
 
     name: str
     shape: Sequence[int]
     datatype: str
-    data: list[Any]
+    data: list[Any] | UnsetType = UNSET
+    parameters: dict[str, int] | UnsetType = UNSET
 
 
 class InferReply(msgspec.Struct, omit_defaults=True):
@@ -87,20 +89,15 @@ class OipCodec:
     def __repr__(self) -> str:
         return f"OipCodec({', '.join(self._request)} -> {', '.join(self._response)})"
 
-    def reading(self, content_type: bytes, json_bytes: bytes | None) -> "OipCodec":  # noqa: ARG002  # JSON only
-        """See Codec: JSON by any of its names."""
-        if not is_json(content_type):
-            raise UnsupportedMedia("Send JSON, with content-type: application/json.")
-        return self
+    def reading(self, content_type: bytes, json_bytes: bytes | None) -> "OipCodec":
+        """See Codec: JSON by any of its names, or JSON with tensors behind it."""
+        if not is_json(content_type) and content_type.lower() != b"application/octet-stream":
+            raise UnsupportedMedia("Send application/json, or application/octet-stream for binary tensors.")
+        return self if json_bytes is None else _Framed(self, json_bytes)
 
     def decode(self, body: bytes, *, id: str, deadline: float) -> Call:
         """An infer request. The caller's own id, if any, is kept to be echoed. Raises BadRequest, TooLarge."""
-        try:
-            asked = self._decoder.decode(body)
-        except ValidationError as wrong:
-            raise BadRequest(f"not an infer request: {wrong}", code="wrong_type") from None
-        except MALFORMED as error:
-            raise malformed(error) from None
+        asked = self._asked(body)
         wanted = dict.fromkeys(output.name for output in asked.outputs or ())
         for name in wanted:
             if name not in self._response:
@@ -109,25 +106,27 @@ class OipCodec:
         if len(tensors) != len(asked.inputs):
             raise BadRequest("an input is given twice")
         rows = self._rows(tensors)
-        return Call(
-            id=id,
-            rows=rows,
-            count=len(rows),
-            deadline=deadline,
-            wanted=tuple(wanted),
-            parameters={"id": asked.id},
-        )
+        noted: dict[str, Any] = {"id": asked.id}
+        if (asked.parameters or asked.outputs) and (names := self._binary(asked)):
+            noted["binary"] = names
+        return Call(id=id, rows=rows, count=len(rows), deadline=deadline, wanted=tuple(wanted), parameters=noted)
 
-    def encode(self, reply: Reply) -> bytes:
-        """An infer response. Raises the first failed record's error, if any failed."""
+    def encode(self, reply: Reply) -> bytes | Encoded:
+        """An infer response, with the outputs behind it that were asked for so.
+
+        Raises the first failed record's error, if any failed.
+        """
         if reply.failed:
             raise reply.failed[min(reply.failed)]
         call = reply.call
         outputs = [self._output(name, reply) for name in call.wanted or self._response]
+        binary = call.parameters.get("binary")
+        raw = _moved_behind(outputs, binary, reply) if binary else None
         notes = {"defaulted": reply.defaulted, "stale": reply.stale}
         said = {note: _distinct(names) for note, names in notes.items() if names and any(names)}
         id = call.parameters.get("id") or call.id
-        return self._to_json(InferReply(self._function, self._version, id, outputs, said))
+        head = self._to_json(InferReply(self._function, self._version, id, outputs, said))
+        return head if raw is None else framed(head, raw)
 
     def error(self, error: CallError) -> bytes:
         """`{"error": message}`: all the protocol says."""
@@ -144,6 +143,21 @@ class OipCodec:
                 "outputs": [_described(field) for field in self._response.values()],
             }
         )
+
+    def _asked(self, body: bytes) -> InferCall:
+        """The request, with every input's values at hand."""
+        try:
+            return self._decoder.decode(body)
+        except ValidationError as wrong:
+            raise BadRequest(f"not an infer request: {wrong}", code="wrong_type") from None
+        except MALFORMED as error:
+            raise malformed(error) from None
+
+    def _binary(self, asked: InferCall) -> frozenset[str]:
+        """The outputs to be sent as raw bytes."""
+        default = _flag(asked.parameters, "binary_data_output", default=False)
+        wanted = asked.outputs or [WantedOutput(name) for name in self._response]
+        return frozenset(out.name for out in wanted if _flag(out.parameters, "binary_data", default=default))
 
     def _rows(self, tensors: Mapping[str, InputTensor]) -> list[Row]:
         if self._matrix is not None and list(tensors) == [self._matrix.name] and self._matrix.name not in self._request:
@@ -166,7 +180,7 @@ class OipCodec:
         if len(tensor.shape) != 2 or tensor.shape[1] != width:
             raise BadRequest(f"input {tensor.name!r} has shape {tensor.shape}; send [n, {width}]", field=tensor.name)
         bound(tensor.shape[0])
-        values = elements(tensor)
+        values = tensor.values()
         by_name = {
             name: as_column(values[at::width], tensor.datatype, self._request[name]) for at, name in enumerate(columns)
         }
@@ -179,6 +193,52 @@ class OipCodec:
         return OutputTensor(name, (len(column),), field.datatype, column)
 
 
+def _moved_behind(outputs: Sequence[OutputTensor], binary: Container[str], reply: Reply) -> list[bytes]:
+    """The raw values of the outputs named in `binary`, which from now on are not in their JSON."""
+    moved = []
+    for output in outputs:
+        if output.name in binary:
+            raw = encoded(reply.columns[output.name], output.datatype)
+            output.data, output.parameters = UNSET, {"binary_data_size": len(raw)}
+            moved.append(raw)
+    return moved
+
+
+class _Framed(OipCodec):
+    """The same codec for one body that has tensors behind its JSON."""
+
+    def __init__(self, codec: OipCodec, json_bytes: bytes) -> None:
+        vars(self).update(vars(codec))
+        self._json_bytes = json_bytes
+
+    def _asked(self, body: bytes) -> InferCall:
+        json, raw = cut(body, self._json_bytes)
+        if not json:
+            return InferCall([self._whole(raw)], parameters={"binary_data_output": True})
+        asked = super()._asked(json)
+        asked.inputs = attach(asked.inputs, raw)
+        return asked
+
+    def _whole(self, raw: memoryview) -> InputTensor:
+        """The body of a request without JSON, for the one input that there can be."""
+        if len(self._request) == 1:
+            (field,) = self._request.values()
+            sizes = (field.shape or (-1,)) if field.dtype.endswith("[]") else ()
+            return whole(field.name, field.datatype, sizes, raw)
+        if self._matrix is not None:
+            matrix = Field("", self._matrix.dtype)
+            return whole(self._matrix.name, matrix.datatype, [len(self._matrix.columns)], raw)
+        names = ", ".join(self._request)
+        raise BadRequest(f"the function takes {len(self._request)} inputs ({names}); say in JSON which tensor is which")
+
+
+def _flag(parameters: Mapping[str, Any] | None, name: str, *, default: bool) -> bool:
+    value = (parameters or {}).get(name, default)
+    if type(value) is not bool:
+        raise BadRequest(f"the parameter {name} must be true or false", code="wrong_type")
+    return value
+
+
 def _column(tensor: InputTensor, field: Field) -> list[Any]:
     """One value of `field` per record."""
     shape = tensor.shape
@@ -189,7 +249,7 @@ def _column(tensor: InputTensor, field: Field) -> list[Any]:
         raise BadRequest(f"input {tensor.name!r} has shape {shape}; send {expected}", field=tensor.name)
     bound(shape[0])
     content_type = str((tensor.parameters or {}).get("content_type", ""))
-    values = as_column(elements(tensor), tensor.datatype, field, content_type)
+    values = as_column(tensor.values(), tensor.datatype, field, content_type)
     if not is_list:
         return values
     return [values[at * shape[1] : (at + 1) * shape[1]] for at in range(shape[0])]

@@ -10,11 +10,13 @@ from functools import cache
 from itertools import chain
 from math import prod
 from types import GenericAlias
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, TypeAlias
 
 import msgspec
+import numpy as np
 from msgspec import Meta, Raw
 from msgspec.json import Decoder
+from numpy.typing import NDArray
 
 from sunup.errors import BadRequest
 from sunup.types import Field
@@ -39,6 +41,9 @@ _ELEMENTS: Final[Mapping[str, Any]] = {
 _EXACT_FLOATS: Final = {"float32": 2**24, "float64": 2**53}  # every integer up to here is one
 
 
+Values: TypeAlias = list[Any] | NDArray[Any]  # of JSON data, of raw bytes
+
+
 class InputTensor(msgspec.Struct):
     """One input of a call. `data` stays undecoded until its datatype and the field it fills are known."""
 
@@ -48,37 +53,39 @@ class InputTensor(msgspec.Struct):
     data: Raw = Raw()  # empty where there is none; a union with None cannot be raw
     parameters: dict[str, Any] | None = None
 
-
-def elements(tensor: InputTensor) -> list[Any]:
-    """The tensor's values, flat and row-major, checked against its datatype and shape. Raises BadRequest."""
-    if not tensor.data:
-        raise BadRequest(f"input {tensor.name!r} has no data; only JSON data is read here", field=tensor.name)
-    if any(size < 0 for size in tensor.shape):
-        raise BadRequest(f"input {tensor.name!r}: shape {tensor.shape} has a negative size", field=tensor.name)
-    if tensor.datatype not in _ELEMENTS:
-        known = ", ".join(_ELEMENTS)
-        raise BadRequest(
-            f"input {tensor.name!r}: unknown datatype {tensor.datatype!r}; known: {known}", field=tensor.name
-        )
-    try:
-        values = _flat(tensor.data, _decoder(tensor.datatype))
-    except msgspec.ValidationError as wrong:
-        raise BadRequest(f"input {tensor.name!r} ({tensor.datatype}): {wrong}", field=tensor.name) from None
-    except MALFORMED as error:
-        raise malformed(error) from None
-    if len(values) != prod(tensor.shape):
-        message = (
-            f"input {tensor.name!r}: shape {tensor.shape} holds {prod(tensor.shape)} values, data has {len(values)}"
-        )
-        raise BadRequest(message, field=tensor.name)
-    return values
+    def values(self) -> Values:
+        """The tensor's values, flat and row-major, checked against its datatype and shape. Raises BadRequest."""
+        if not self.data:
+            raise BadRequest(f"input {self.name!r} has no data", field=self.name)
+        if any(size < 0 for size in self.shape) or self.datatype not in _ELEMENTS:
+            raise _unknown(self)
+        try:
+            values = _flat(self.data, _decoder(self.datatype))
+        except msgspec.ValidationError as wrong:
+            raise BadRequest(f"input {self.name!r} ({self.datatype}): {wrong}", field=self.name) from None
+        except MALFORMED as error:
+            raise malformed(error) from None
+        count = prod(self.shape)
+        if len(values) != count:
+            message = f"input {self.name!r}: shape {self.shape} holds {count} values, data has {len(values)}"
+            raise BadRequest(message, field=self.name)
+        return values
 
 
-def as_column(values: list[Any], datatype: str, field: Field, content_type: str = "") -> list[Any]:
+def checked(tensor: InputTensor) -> int:
+    """How many values the tensor's shape holds. Raises BadRequest where there is no such shape or datatype."""
+    if any(size < 0 for size in tensor.shape) or tensor.datatype not in _ELEMENTS:
+        raise _unknown(tensor)
+    return prod(tensor.shape)
+
+
+def as_column(values: Values, datatype: str, field: Field, content_type: str = "") -> list[Any]:
     """Flat tensor values as values of `field`'s scalar dtype. Raises BadRequest where one does not fit without loss.
 
     `content_type` is MLServer's hint: "base64" says that BYTES elements are base64, the others change nothing here.
     """
+    if not isinstance(values, list):
+        return _array_as_column(values, datatype, field, content_type)
     scalar = field.dtype.removesuffix("[]")
     if datatype == "BYTES" and scalar == "bytes" and content_type != "base64":
         return [value.encode() for value in values]
@@ -95,6 +102,63 @@ def as_column(values: list[Any], datatype: str, field: Field, content_type: str 
         message = f"input {field.name!r}: {datatype} does not fit {field.dtype}: {wrong}"
         raise BadRequest(message, code="wrong_type", field=field.name) from None
     return list(missing_as_nan(column)) if None in column else column
+
+
+def _array_as_column(values: NDArray[Any], datatype: str, field: Field, content_type: str) -> list[Any]:
+    """The same for values that came as raw bytes. Floats may be infinite there, as JSON's cannot."""
+    scalar = field.dtype.removesuffix("[]")
+    if scalar in ("string", "bytes") or datatype in ("BYTES", "BOOL"):
+        given: list[Any] = values.tolist()
+        if scalar == "bytes" and datatype == "BYTES" and content_type != "base64":
+            return given
+        return as_column([_text(value, field) for value in given], datatype, field, content_type)
+    if scalar == "bool" or (scalar in _EXACT_FLOATS and values.dtype.kind != "f"):
+        return as_column(values.tolist(), datatype, field)
+    if scalar in _EXACT_FLOATS:
+        with np.errstate(over="ignore"):  # looked for below
+            column = values.astype(scalar)
+        lost = np.isinf(column) & np.isfinite(values)
+    else:
+        lost = ~_whole_within(values, np.iinfo(scalar))
+        column = np.where(lost, 0, values).astype(scalar)
+    if lost.any():
+        message = f"input {field.name!r}: {datatype} does not fit {field.dtype}: {values[lost.argmax()]}"
+        raise BadRequest(message, code="wrong_type", field=field.name)
+    fitting: list[Any] = column.tolist()
+    return fitting
+
+
+def _whole_within(values: NDArray[Any], bounds: np.iinfo[Any]) -> NDArray[np.bool_]:
+    low, high = bounds.min, bounds.max
+    if values.dtype.kind == "f":
+        wide = values.astype(np.float64)
+        # Above: the first float64 that is too large, for 2**63 - 1 is none. NaN compares as neither.
+        whole: NDArray[np.bool_] = (wide == np.floor(wide)) & (wide >= low) & (wide < float(high + 1))
+        return whole
+    kinds = np.iinfo(values.dtype)
+    within = np.ones(values.shape, np.bool_)
+    if kinds.min < low:
+        within &= values >= low
+    if kinds.max > high:
+        within &= values <= high
+    return within
+
+
+def _unknown(tensor: InputTensor) -> BadRequest:
+    if tensor.datatype in _ELEMENTS:
+        why = f"shape {tensor.shape} has a negative size"
+    else:
+        why = f"unknown datatype {tensor.datatype!r}; known: {', '.join(_ELEMENTS)}"
+    return BadRequest(f"input {tensor.name!r}: {why}", field=tensor.name)
+
+
+def _text(value: Any, field: Field) -> Any:
+    if type(value) is not bytes:
+        return value
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        raise BadRequest(f"input {field.name!r} is not UTF-8", code="wrong_type", field=field.name) from None
 
 
 def _flat(data: Raw, decoder: Decoder[list[Any]]) -> list[Any]:

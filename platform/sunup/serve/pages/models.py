@@ -11,7 +11,7 @@ from sunup.errors import Unavailable
 from sunup.serve.describe import metadata
 from sunup.serve.pages.table import Table, find, json
 
-EXTENSIONS: Final[tuple[str, ...]] = ()  # of the Open Inference Protocol
+EXTENSIONS: Final = ("binary_tensor_data",)  # of the Open Inference Protocol
 
 
 class Models:
