@@ -102,6 +102,15 @@ def test_triton_sees_errors_as_errors(client: Any) -> None:
     check(client.infer("score", fields(binary=True), request_id="mine"))
 
 
+def test_triton_reads_index_and_statistics(client: Any) -> None:
+    check(client.infer("score", fields(binary=True), request_id="mine"))
+    assert client.get_model_repository_index() == [{"name": "score", "version": "3", "state": "READY", "reason": ""}]
+    for name, version in (("score", ""), ("score", "3"), ("", "")):
+        (said,) = client.get_inference_statistics(name, version)["model_stats"]
+        assert said["inference_count"] >= 3
+        assert said["inference_stats"]["success"]["count"] >= said["execution_count"] >= 1
+
+
 def outputs(wanted: str) -> list[Any] | None:
     if wanted == "all":
         return None

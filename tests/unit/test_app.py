@@ -1,7 +1,9 @@
 """What is said about functions, by a worker of one and by the front of all; what the front owns and hears."""
 
 import re
+import time
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -26,8 +28,8 @@ def worker(bundle: Path, tmp_path: Path) -> Worker:
 
 
 @pytest.fixture
-def front(bundle: Path) -> FrontHandler:
-    front = FrontHandler(bundle.parent)
+def front(bundle: Path, tmp_path: Path) -> FrontHandler:
+    front = FrontHandler(bundle.parent, tmp_path)
     entry = {"function": "score", "revision": 7, "digest": bundle.name, "state": "cold"}
     front.update([entry, {**entry, "function": "broken", "state": "failed"}])
     return front
@@ -64,6 +66,29 @@ def test_metadata(either: Handler) -> None:
         assert (status, said["versions"], said["platform"]) == (200, ["3"], "onnx_onnxv1")
         assert said["inputs"][0] == {"name": "f0", "datatype": "FP64", "shape": [-1]}
         assert said["outputs"][1] == {"name": "decision", "datatype": "BYTES", "shape": [-1]}
+
+
+def test_statistics_are_what_the_workers_counted(worker: Worker, front: FrontHandler) -> None:
+    def stats(handler: Handler, target: str) -> Any:
+        status, said, _ = ask(handler, "GET", target)
+        assert status == 200
+        return next(one for one in said["model_stats"] if one["inference_count"] or len(said["model_stats"]) == 1)
+
+    before = stats(front, "/v2/models/score/stats")
+    assert (before["inference_count"], before["last_inference"]) == (0, 0)
+    since = time.time()
+    for body in (RECORD, b"[" + RECORD + b", " + RECORD + b", 5]", b"{"):
+        ask(worker.handler, "POST", "/functions/score", body)
+    targets = ["/v2/models/score/stats", "/v2/models/score/versions/3/stats", "/v2/models/stats"]
+    for handler, target in [(h, t) for h in (worker.handler, front) for t in targets]:
+        said = stats(handler, target)
+        assert (said["name"], said["version"], said["inference_count"], said["execution_count"]) == ("score", "3", 3, 2)
+        assert abs(said["last_inference"] / 1000 - since) < 60
+        spent = said["inference_stats"]
+        assert (spent["success"]["count"], spent["fail"]["count"]) == (2, 1)
+        parts = [spent[part]["ns"] for part in ("queue", "compute_input", "compute_infer", "compute_output")]
+        assert 0 < sum(parts) <= spent["success"]["ns"]
+    assert ask(front, "GET", "/v2/models/score/versions/4/stats")[0] == 404
 
 
 def test_mlflows_scoring_server(either: Handler) -> None:

@@ -36,7 +36,7 @@ def test_workers_are_summed(tmp_path: Path) -> None:
     for name, calls in (("a", 2), ("b", 3)):
         one = meter(tmp_path / f"{name}.seg")
         for _ in range(calls):
-            one.answered(Timings(decode=2e-5, execute=3e-4, encode=1e-5), 4e-4)
+            one.answered(Timings(decode=2e-5, execute=3e-4, encode=1e-5), 4e-4, 2)
         one.failed(503)
     found = samples(tmp_path)
     assert found["sunup_requests_total", "code=200,revision=1"] == 5

@@ -29,7 +29,7 @@ class Worker:
         self.function: Function = load(bundle, settings={}, prove=True)
         if run_seconds is not None:
             self.function = replace(self.function, cost=Cost(1, run_seconds))
-        self.segment = Segment.create(folder / "one.seg", worker_series("score", 7, (), ()))
+        self.segment = Segment.create(folder / "score.0.seg", worker_series("score", 7, (), ()))
         meter = Meter(self.segment)
         pipeline = Pipeline(self.function, observer=meter)
         self.handler = FunctionHandler(pipeline, self.function, revision=7, meter=meter)

@@ -3,6 +3,7 @@
 The same app answers in a worker, for its one function, and in the front, for all of them.
 """
 
+from pathlib import Path
 from typing import Final
 from urllib.parse import unquote
 
@@ -15,7 +16,7 @@ from starlette.types import ASGIApp, Message, Scope
 
 from sunup.errors import CallError, MethodNotAllowed, UnknownFunction
 from sunup.serve.http.message import Request, Response, error_body
-from sunup.serve.pages.models import KServe, Models
+from sunup.serve.pages.models import KServe, Models, Statistics
 from sunup.serve.pages.native import Functions
 from sunup.serve.pages.scoring import Scoring
 from sunup.serve.pages.table import Table
@@ -23,9 +24,10 @@ from sunup.serve.pages.table import Table
 NO_BODY: Final[Message] = {"type": "http.disconnect"}
 
 
-def build(table: Table) -> ASGIApp:
-    """The app over `table`, which is looked at anew for every request."""
+def build(table: Table, counters: Path) -> ASGIApp:
+    """The app over `table`, which is looked at anew for every request. `counters`: the folder of workers' counters."""
     f, m, k, s = Functions(table), Models(table), KServe(table), Scoring(table)
+    stats = Statistics(table, counters)
     routes = [
         Route("/", f.greet),
         Route("/openapi.json", f.openapi),
@@ -43,10 +45,11 @@ def build(table: Table) -> ASGIApp:
         Route("/v2/health/live", m.live),
         Route("/v2/health/ready", m.ready),
         Route("/v2/models", m.models),
+        Route("/v2/models/stats", stats.models),
         Route("/v2/repository/index", m.index, methods=["POST"]),
     ]
     for path in ("/v2/models/{name}", "/v2/models/{name}/versions/{version}"):
-        routes += [Route(path, m.model), Route(f"{path}/ready", m.model_ready)]
+        routes += [Route(path, m.model), Route(f"{path}/ready", m.model_ready), Route(f"{path}/stats", stats.model)]
         routes.append(Route(f"{path}/infer", m.infer, methods=["POST"]))
     app = Starlette(routes=routes, exception_handlers={CallError: _explain, HTTPException: _explain})
     app.router.redirect_slashes = False

@@ -19,16 +19,16 @@ _LOG: Final = logging.getLogger(__name__)
 class FrontHandler:
     """Answers for every function of the engine, from their manifests. See http.message.Handler.
 
-    `bundles`: the store's folder. An entry is what the engine says of a function: its "function" (the name),
-    "revision", "digest" and "state".
+    `bundles`: the store's folder; `counters`: that of the workers' counters. An entry is what the engine says of a
+    function: its "function" (the name), "revision", "digest" and "state".
     """
 
-    def __init__(self, bundles: Path) -> None:
+    def __init__(self, bundles: Path, counters: Path) -> None:
         self.body_bytes_max = BODY_BYTES_DEFAULT
         self.room = memoryview(bytearray(PASSED_BYTES_MAX))
         self._bundles = bundles
         self._table: dict[str, Entry] = {}
-        self._app = build(self._table)
+        self._app = build(self._table, counters)
 
     def __repr__(self) -> str:
         return f"FrontHandler({', '.join(sorted(self._table))})"

@@ -157,7 +157,7 @@ class FunctionHandler:
         timings = reply.timings
         timings.decode = asked.decoded - asked.started
         timings.encode = done - encoding
-        self._meter.answered(timings, done - asked.started)
+        self._meter.answered(timings, done - asked.started, len(reply.positions))
         asked.headers.append((b"server-timing", self._server_timing(timings)))
         return Response(200, asked.headers, body)
 
@@ -207,4 +207,4 @@ class FunctionHandler:
     @cached_property
     def _app(self) -> ASGIApp:
         # Made for the first request that needs it: a cold start that only predicts does not pay for it.
-        return build({self._entry.manifest.function: self._entry})
+        return build({self._entry.manifest.function: self._entry}, self._meter.folder)

@@ -32,7 +32,7 @@ async def open_front(run: Path, metrics_fd: int) -> Opened:
     counters = MetricsHandler(run / "counters")
     listener = socket.socket(fileno=metrics_fd)
     await asyncio.get_running_loop().create_server(lambda: Connection(counters, Alone(), 0), sock=listener)
-    return Opened(FrontHandler(run.parent / "bundles"))
+    return Opened(FrontHandler(run.parent / "bundles", run / "counters"))
 
 
 async def open_function(spec: Mapping[str, Any]) -> Opened:

@@ -1,6 +1,7 @@
 """The pages of the Open Inference Protocol v2 and of KServe v1: servers, models, readiness."""
 
-from typing import Final
+from pathlib import Path
+from typing import Any, Final
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request as Asked
@@ -9,9 +10,10 @@ from starlette.responses import Response as Answer
 from sunup import __version__
 from sunup.errors import Unavailable
 from sunup.serve.describe import metadata
-from sunup.serve.pages.table import Table, find, json
+from sunup.serve.pages.table import Entry, Table, find, json
+from sunup.serve.telemetry.statistics import model_statistics
 
-EXTENSIONS: Final = ("binary_tensor_data",)  # of the Open Inference Protocol
+EXTENSIONS: Final = ("binary_tensor_data", "statistics")  # of the Open Inference Protocol
 
 
 class Models:
@@ -64,6 +66,30 @@ class Models:
         """POST /v2/models/F[/versions/V]/infer of what no worker answered."""
         find(self._table, asked)
         raise Unavailable("This process has no model. Try again.")
+
+
+class Statistics:
+    """What workers counted, over the same table. `counters`: the folder their counters are in."""
+
+    def __init__(self, table: Table, counters: Path) -> None:
+        self._table = table
+        self._counters = counters
+
+    async def model(self, asked: Asked) -> Answer:
+        """GET /v2/models/F[/versions/V]/stats"""
+        return json({"model_stats": [self._of(find(self._table, asked))]})
+
+    async def models(self, _: Asked) -> Answer:
+        """GET /v2/models/stats: of all, unless there is a function of that name."""
+        if entry := self._table.get("stats"):
+            return Answer(metadata(entry.manifest), media_type="application/json")
+        return json({"model_stats": [self._of(self._table[name]) for name in sorted(self._table)]})
+
+    def _of(self, entry: Entry) -> dict[str, Any]:
+        manifest = entry.manifest
+        return model_statistics(
+            self._counters, function=manifest.function, version=manifest.model.version, revision=entry.revision
+        )
 
 
 class KServe:

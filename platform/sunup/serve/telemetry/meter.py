@@ -29,6 +29,7 @@ def worker_series(function: str, revision: int, features: Sequence[str], views: 
     codes = [{**name, "revision": str(revision), "code": str(code)} for code in CODES]
     return [
         *(Series("sunup_requests_total", "counter", labels) for labels in codes),
+        Series("sunup_records_total", "counter", name),
         *(Series("sunup_request_seconds", "histogram", {**name, "stage": s}, STAGE_BUCKETS) for s in STAGES),
         *_feature_series(name, features, views),
         *(Series(gauge, "gauge", name) for gauge in ("sunup_inflight", "sunup_connections", "sunup_last_activity")),
@@ -102,10 +103,12 @@ class Meter(_FeatureMeter):
 
     def __init__(self, segment: Segment) -> None:
         super().__init__(segment)
+        self.folder = segment.path.parent  # where the other workers' segments are, too
         self.inflight = 0
         first = self._first
         self._codes = {code: first["sunup_requests_total", str(code)] for code in CODES}
         self._stages = [first["sunup_request_seconds", stage] for stage in STAGES]
+        self._records = first["sunup_records_total", ""]
         self._inflight = first["sunup_inflight", ""]
         self._connections = first["sunup_connections", ""]
         self._activity = first["sunup_last_activity", ""]
@@ -124,9 +127,11 @@ class Meter(_FeatureMeter):
         self.inflight -= 1
         self._values[self._inflight] = self.inflight
 
-    def answered(self, timings: Timings, total: float) -> None:
-        """Count a call answered with 200. `total`: seconds from its last byte read to its answer made."""
+    def answered(self, timings: Timings, total: float, records: int) -> None:
+        """Count a call answered with 200. `total`: seconds from its last byte read to its answer made; `records`: how
+        many of its records got a prediction."""
         values = self._values
+        values[self._records] += records
         values[self._codes[200]] += 1.0
         spent = (timings.decode, timings.lookup, timings.batch, timings.execute, timings.encode, total)
         for first, seconds in zip(self._stages, spent, strict=True):

@@ -21,6 +21,7 @@ TYPE: Final = (b"content-type", b"text/plain; version=0.0.4; charset=utf-8")
 
 HELP: Final = {
     "sunup_requests_total": "Prediction calls by HTTP status.",
+    "sunup_records_total": "Records answered with a prediction.",
     "sunup_request_seconds": "Seconds per stage of a prediction call; total is from last byte read to answer made.",
     "sunup_queue_depth": "Calls waiting: at the door for a worker, in a worker for the model.",
     "sunup_workers": "Worker processes by state.",
