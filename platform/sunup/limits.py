@@ -12,6 +12,7 @@ RECORDS_MAX: Final = 10_000  # records in one call; a bigger job belongs in a ba
 WRITE_SECONDS_MAX: Final = 30.0  # s a client may take none of an answer's bytes before it is given up
 LINGER_SECONDS_MAX: Final = 1.0  # s a refused client has to read the refusal before the connection is closed on it
 PIPELINED_MAX: Final = 16  # requests of one connection waiting behind the one in progress before reading pauses
+GZIP_REPLY_BYTES_MIN: Final = 16 * 1024  # bytes; smaller replies are not compressed: they fit in a few packets
 
 # --- Functions (defaults of function.toml) --------------------------------------------------------------------------
 BODY_BYTES_DEFAULT: Final = 1024 * 1024  # bytes; [limits] body_max

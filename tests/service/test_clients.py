@@ -102,6 +102,17 @@ def test_triton_sees_errors_as_errors(client: Any) -> None:
     check(client.infer("score", fields(binary=True), request_id="mine"))
 
 
+def test_triton_compresses(client: Any) -> None:
+    given = fields(binary=True)
+    check(client.infer("score", given, request_id="mine", request_compression_algorithm="gzip"))
+    many = [tensor(f"f{i}", np.repeat(ROWS[:, i], 1000), binary=True) for i in range(3)]
+    large = client.infer("score", many, response_compression_algorithm="gzip")
+    np.testing.assert_allclose(large.as_numpy("score"), np.repeat(SCORES, 1000))
+    with pytest.raises(InferenceServerException) as caught:
+        client.infer("score", given, request_compression_algorithm="deflate")
+    assert caught.value.status() == "415"
+
+
 def test_triton_reads_index_and_statistics(client: Any) -> None:
     check(client.infer("score", fields(binary=True), request_id="mine"))
     assert client.get_model_repository_index() == [{"name": "score", "version": "3", "state": "READY", "reason": ""}]

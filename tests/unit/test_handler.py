@@ -1,17 +1,21 @@
+# Longer than 300 lines because each protocol has its cases beside those of all.
 """A worker's handler over a real bundle: predictions, headers, refusals, what is counted."""
 
 import asyncio
+import gzip
 import inspect
 import re
+import tracemalloc
 from pathlib import Path
 
 import msgspec
 import pytest
 from tests.small_bundle import logistic, make_bundle
-from tests.unit.working import JSON_TYPE, RECORD, ROWS, SCORE, Worker, ask
+from tests.unit.working import JSON_TYPE, RECORD, ROWS, SCORE, Worker, ask, finish
 
 from sunup.bundle.manifest import Limits, Scale
 from sunup.errors import BodyTimeout
+from sunup.limits import GZIP_REPLY_BYTES_MIN
 from sunup.link.route import route
 from sunup.serve.http.message import Request, Response
 
@@ -252,3 +256,71 @@ def test_mlflows_scoring_server(worker: Worker) -> None:
     status, text, headers = ask(worker.handler, "POST", target, b"", (b"content-type", b"text/plain"))
     assert (status, headers[b"content-type"]) == (415, b"text/plain; charset=utf-8")
     assert b"text/csv" in text
+
+
+# --- Content codings --------------------------------------------------------------------------------------------------
+
+GZIP = (b"content-encoding", b"gzip")
+PROTOCOLS = {
+    "/functions/score": RECORD,
+    "/v2/models/score/infer": msgspec.json.encode(
+        {"inputs": [{"name": f"f{i}", "shape": [1], "datatype": "FP64", "data": [i + 1]} for i in range(3)]}
+    ),
+    "/v1/models/score:predict": b'{"instances": [[1, 2, 3]]}',
+    "/functions/score/invocations": b'{"inputs": [[1, 2, 3]]}',
+}
+
+
+@pytest.mark.parametrize("target", PROTOCOLS)
+def test_bodies_may_come_compressed(worker: Worker, target: str) -> None:
+    body = PROTOCOLS[target]
+    plain = ask(worker.handler, "POST", target, body, (b"x-request-id", b"1"))
+    for coding, sent in ((b"gzip", gzip.compress(body)), (b"X-GZIP", gzip.compress(body)), (b"identity", body)):
+        given = ask(worker.handler, "POST", target, sent, (b"content-encoding", coding), (b"x-request-id", b"1"))
+        assert given[:2] == plain[:2]
+    for coding in (b"deflate", b"br", b"gzip, gzip"):
+        status, _, headers = ask(worker.handler, "POST", target, body, (b"content-encoding", coding))
+        assert (status, headers[b"accept-encoding"]) == (415, b"gzip")
+
+
+@pytest.mark.parametrize("target", PROTOCOLS)
+@pytest.mark.parametrize("cut", [-1, -8, 10, 1, 0])
+def test_what_is_no_whole_gzip_is_400(worker: Worker, target: str, cut: int) -> None:
+    whole = gzip.compress(PROTOCOLS[target])
+    for body in (whole[:cut], whole + b"x", whole + whole, PROTOCOLS[target]):
+        assert ask(worker.handler, "POST", target, body, GZIP)[0] == 400
+
+
+def test_a_body_is_bounded_after_expansion(tmp_path: Path) -> None:
+    digest = make_bundle(tmp_path, logistic(3), ROWS, limits=Limits(body_bytes=1000))
+    handler = Worker(tmp_path / digest, tmp_path).handler
+    for target, body in PROTOCOLS.items():
+        fits, beyond = (gzip.compress(body.ljust(size)) for size in (1000, 1001))
+        assert ask(handler, "POST", target, fits, GZIP)[0] == 200
+        assert ask(handler, "POST", target, beyond, GZIP)[0] == 413
+        bomb = gzip.compress(b" " * 100_000_000, 1)
+        tracemalloc.start()
+        assert ask(handler, "POST", target, bomb, GZIP)[0] == 413
+        assert tracemalloc.get_traced_memory()[1] < 1_000_000
+        tracemalloc.stop()
+
+
+def test_large_replies_go_out_compressed_where_that_is_asked_for(worker: Worker) -> None:
+    large = b"[" + b",".join([RECORD] * 1000) + b"]"
+
+    def answer(accepts: bytes) -> tuple[bytes, list[tuple[bytes, bytes]]]:
+        headers = [(b"x-request-id", b"1"), (b"accept-encoding", accepts)]
+        given = worker.handler.handle(Request(b"POST", b"/functions/score", headers, large))
+        response = given if isinstance(given, Response) else asyncio.run(finish(given))
+        return response.body, response.headers
+
+    plain, _ = answer(b"")
+    assert len(plain) > GZIP_REPLY_BYTES_MIN
+    for accepts in (b"gzip", b"deflate, GZIP;q=0.5", b"*", b"br;q=1.0, *;q=0.1"):
+        body, headers = answer(accepts)
+        assert (b"content-encoding", b"gzip") in headers
+        assert gzip.decompress(body) == plain
+    for accepts in (b"identity", b"gzip;q=0", b"gzip; q=0.000, *", b"*;q=0", b"", b";;,", b"gzipped"):
+        assert answer(accepts)[0] == plain
+    small = ask(worker.handler, "POST", "/functions/score", RECORD, (b"accept-encoding", b"gzip"))
+    assert b"content-encoding" not in small[2]

@@ -45,10 +45,11 @@ def ask(
     """Status, decoded body and headers of one request."""
     response = handler.handle(Request(method.encode(), target.encode(), [(b"host", b"a"), *headers], body))
     if not isinstance(response, Response):
-        response = asyncio.run(_finish(response))
+        response = asyncio.run(finish(response))
     decoded = msgspec.json.decode(response.body) if (JSON_TYPE in response.headers) else response.body
     return response.status, decoded, dict(response.headers)
 
 
-async def _finish(answer: Awaitable[Response]) -> Response:
+async def finish(answer: Awaitable[Response]) -> Response:
+    """The response of a call that is answered later."""
     return await answer

@@ -15,7 +15,8 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Scope
 
 from sunup.errors import CallError, MethodNotAllowed, UnknownFunction
-from sunup.serve.http.message import Request, Response, error_body
+from sunup.serve.http.coding import compressed
+from sunup.serve.http.message import Request, Response, error_body, header
 from sunup.serve.pages.models import KServe, Models, Statistics
 from sunup.serve.pages.native import Functions
 from sunup.serve.pages.scoring import Scoring
@@ -87,6 +88,8 @@ async def call_app(app: ASGIApp, request: Request) -> Response:
             answer.body += message.get("body", b"")
 
     await app(scope, receive, send)
+    if accepts := header(request, b"accept-encoding"):
+        answer.body = compressed(answer.body, answer.headers, accepts)
     return answer
 
 

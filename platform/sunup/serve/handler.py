@@ -21,13 +21,23 @@ from sunup.limits import PASSED_BYTES_MAX
 from sunup.link.route import Route
 from sunup.pipeline import Pipeline
 from sunup.serve.app import build, call_app
+from sunup.serve.http.coding import compressed, expanded
 from sunup.serve.http.message import JSON, Header, Request, Response, error_body, error_response, public
 from sunup.serve.pages.table import Entry
 from sunup.serve.telemetry.meter import Meter
 from sunup.types import Call, Reply, Timings
 from sunup.wire.codec import Codec, Encoded
 
-_NOTED: Final = frozenset({b"content-type", b"x-request-id", b"traceparent", b"inference-header-content-length"})
+_NOTED: Final = frozenset(
+    {
+        b"content-type",
+        b"x-request-id",
+        b"traceparent",
+        b"accept-encoding",
+        b"content-encoding",
+        b"inference-header-content-length",
+    }
+)
 _COLON: Final = re.compile(b"%3a", re.IGNORECASE)  # as in link/route.py
 _ID: Final = re.compile(rb"[!-~]{1,128}")  # visible ASCII: safe in a header, a log line and JSON
 _TRACE: Final = re.compile(rb"00-([0-9a-f]{32})-[0-9a-f]{16}-([0-9a-f]{2})")  # W3C Trace Context, version 00
@@ -37,7 +47,7 @@ _STAGES: Final = b"decode;dur=%.3f, lookup;dur=%.3f, batch;dur=%.3f, execute;dur
 class _Asked:
     """A prediction call on its way. `headers`: what the response says beside its body. Times in seconds."""
 
-    __slots__ = ("codec", "decoded", "framed", "headers", "id", "kind", "started")
+    __slots__ = ("accepts", "codec", "coding", "decoded", "framed", "headers", "id", "kind", "started")
 
     def __init__(self, codec: Codec, started: float) -> None:
         self.codec = codec
@@ -46,6 +56,8 @@ class _Asked:
         self.id = ""
         self.headers: list[Header] = [JSON]
         self.kind = b""  # the content type, unless it is plain JSON
+        self.accepts = b""  # content codings the answer may have
+        self.coding = b""  # the body's content coding
         self.framed: bytes | None = None  # bytes of JSON in the body, where tensors follow it
 
 
@@ -123,7 +135,8 @@ class FunctionHandler:
             self._admit()
             if asked.kind or asked.framed is not None:
                 asked.codec = codec = codec.reading(asked.kind, asked.framed)
-            call = codec.decode(request.body, id=asked.id, deadline=now + self._timeout_s)
+            body = expanded(request.body, asked.coding, self.body_bytes_max) if asked.coding else request.body
+            call = codec.decode(body, id=asked.id, deadline=now + self._timeout_s)
             asked.decoded = perf_counter()
             if not self._pipeline.takes_now(call):
                 return self._later(asked, call)
@@ -153,6 +166,8 @@ class FunctionHandler:
         if isinstance(body, Encoded):
             asked.headers[:1] = body.headers
             body = body.body
+        if asked.accepts:
+            body = compressed(body, asked.headers, asked.accepts)
         done = perf_counter()
         timings = reply.timings
         timings.decode = asked.decoded - asked.started
@@ -181,6 +196,10 @@ class FunctionHandler:
             elif name == b"content-type":
                 if value != b"application/json":
                     asked.kind = value or b" "  # an empty one is not none
+            elif name == b"accept-encoding":
+                asked.accepts = value
+            elif name == b"content-encoding":
+                asked.coding = value
             elif name == b"inference-header-content-length":
                 asked.framed = value
             elif traced := _TRACE.fullmatch(value):

@@ -7,7 +7,7 @@ from typing import Final, Protocol
 
 import msgspec
 
-from sunup.errors import CallError, ExecutionFailed
+from sunup.errors import CallError, ExecutionFailed, UnsupportedMedia
 from sunup.link.route import Route
 from sunup.link.shape import shaped
 from sunup.wire.codec import Encoded
@@ -88,10 +88,12 @@ def error_body(error: CallError, target: bytes = b"") -> bytes:
 
 
 def error_response(error: CallError, body: bytes | Encoded) -> Response:
-    """A response with `error`'s status and its protocol's `body`; Retry-After where a retry helps."""
+    """A response with `error`'s status and its protocol's `body`; Retry-After where a retry helps, and with a 415 the
+    content coding that is read (RFC 9110, 12.5.3)."""
     said, kinds = body if isinstance(body, Encoded) else (body, (JSON,))
     retry = [(b"retry-after", b"%d" % error.retry_after_s)] if error.retry else []
-    return Response(error.status, [*kinds, *retry], said)
+    readable = [(b"accept-encoding", b"gzip")] if error.status == UnsupportedMedia.status else []
+    return Response(error.status, [*kinds, *retry, *readable], said)
 
 
 def render(response: Response, *, old: bool, keep: bool, head_only: bool) -> bytes:

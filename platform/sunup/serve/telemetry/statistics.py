@@ -14,8 +14,8 @@ def model_statistics(folder: Path, *, function: str, version: str, revision: int
     """An element of `model_stats`, for the workers of one revision whose counters are in `folder`.
 
     `inference_count` is records, `execution_count` calls that ran the model: calls that shared a run count each. How
-    long failed calls took is not measured. A call's time is split so: queue = waiting for the model and making its arrays,
-    compute_input = decode and lookup, compute_infer = the model run, compute_output = encode.
+    long failed calls took is not measured. A call's time is split so: queue = waiting for the model and making its
+    arrays, compute_input = decode and lookup, compute_infer = the model run, compute_output = encode.
     """
     sums = _sums(folder, function, revision)
     codes = {code: int(values[0]) for (series, code), values in sums.items() if series == "sunup_requests_total"}
