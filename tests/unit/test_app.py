@@ -1,5 +1,6 @@
 """What is said about functions, by a worker of one and by the front of all; what the front owns and hears."""
 
+import asyncio
 import re
 import time
 from pathlib import Path
@@ -7,6 +8,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from starlette.requests import Request as Asked
 from tests.small_bundle import logistic, make_bundle
 from tests.unit.working import RECORD, ROWS, Worker, ask
 
@@ -14,6 +16,7 @@ from sunup import __version__
 from sunup.link.route import Route, route
 from sunup.serve.front import FrontHandler
 from sunup.serve.http.message import Handler
+from sunup.serve.pages.docs import Docs
 
 
 @pytest.fixture(scope="module")
@@ -166,10 +169,46 @@ def test_an_unknown_name_is_404_with_the_names_there_are(front: FrontHandler, ta
 def test_openapi(front: FrontHandler) -> None:
     said = ask(front, "GET", "/openapi.json")[1]
     assert said["openapi"] == "3.1.0"
-    call = said["paths"]["/functions/score"]["post"]
-    assert call["requestBody"]["content"]["application/json"]["example"]["f0"] == 0.0
     named = set(re.findall(r"#/components/schemas/([\w.]+)", msgspec.json.encode(said).decode()))
     assert named <= set(said["components"]["schemas"])
+
+
+def test_what_openapi_says_can_be_read_is_there(front: FrontHandler) -> None:
+    for path, methods in ask(front, "GET", "/openapi.json")[1]["paths"].items():
+        if "get" in methods and "broken" not in path:
+            assert ask(front, "GET", path)[0] == 200, path
+
+
+def test_every_example_of_openapi_can_be_sent_as_it_is(worker: Worker) -> None:
+    sent = set()
+    for path, methods in ask(worker.handler, "GET", "/openapi.json")[1]["paths"].items():
+        for kind, media in methods.get("post", {}).get("requestBody", {}).get("content", {}).items():
+            for name, example in media["examples"].items():
+                value = example["value"]
+                body = value.encode() if isinstance(value, str) else msgspec.json.encode(value)
+                status, said, _ = ask(worker.handler, "POST", path, body, (b"content-type", kind.encode()))
+                assert status == 200, (path, name, said)
+                sent.add((path, kind, name))
+    assert len({path for path, _, _ in sent}) == 5
+    assert ("/functions/score/invocations", "text/csv", "one") in sent
+
+
+def test_the_page_to_try_calls_runs_no_script_but_ours(front: FrontHandler) -> None:
+    status, page, headers = ask(front, "GET", "/docs")
+    assert (status, headers[b"content-type"]) == (200, b"text/html; charset=utf-8")
+    policy = dict(rule.split(b" ", 1) for rule in headers[b"content-security-policy"].split(b"; "))
+    assert (policy[b"default-src"], policy[b"script-src"], policy[b"connect-src"]) == (b"'none'", b"'self'", b"'self'")
+    for path in re.findall(rb'(?:src|href)="([^"]+)"', page):
+        status, _, headers = ask(front, "GET", path.decode())
+        assert status == 200
+        assert path == b"/openapi.json" or headers[b"content-security-policy"].startswith(b"default-src 'none'")
+    for path in ("/docs/nothing", "/docs/..%2F__init__.py", "/docs/LICENSE"):
+        assert ask(front, "GET", path)[0] == 404
+
+
+def test_the_page_without_swagger_says_so() -> None:
+    page = asyncio.run(Docs(None).page(Asked({"type": "http", "headers": []})))
+    assert b"flask-swagger-ui" in page.body
 
 
 def test_the_front_leaves_predictions_to_workers(front: FrontHandler) -> None:

@@ -17,6 +17,7 @@ from starlette.types import ASGIApp, Message, Scope
 from sunup.errors import CallError, MethodNotAllowed, UnknownFunction
 from sunup.serve.http.coding import compressed
 from sunup.serve.http.message import Request, Response, error_body, header
+from sunup.serve.pages.docs import Docs, swagger_files
 from sunup.serve.pages.models import KServe, Models, Statistics
 from sunup.serve.pages.native import Functions
 from sunup.serve.pages.scoring import Scoring
@@ -28,10 +29,13 @@ NO_BODY: Final[Message] = {"type": "http.disconnect"}
 def build(table: Table, counters: Path) -> ASGIApp:
     """The app over `table`, which is looked at anew for every request. `counters`: the folder of workers' counters."""
     f, m, k, s = Functions(table), Models(table), KServe(table), Scoring(table)
-    stats = Statistics(table, counters)
+    stats, docs = Statistics(table, counters), Docs(swagger_files())
     routes = [
         Route("/", f.greet),
         Route("/openapi.json", f.openapi),
+        Route("/docs", docs.page),
+        Route("/docs/start.js", docs.start),
+        Route("/docs/{file}", docs.file),
         Route("/functions", f.functions),
         Route("/functions/{name}", f.function, methods=["GET", "POST"]),
         Route("/functions/{name}/ready", f.function_ready),

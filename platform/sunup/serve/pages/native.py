@@ -5,7 +5,8 @@ from starlette.responses import Response as Answer
 
 from sunup import __version__
 from sunup.errors import Unavailable
-from sunup.serve.describe import describe, openapi
+from sunup.serve.describe import describe
+from sunup.serve.pages.openapi import openapi
 from sunup.serve.pages.table import Table, find, json
 
 
@@ -18,7 +19,12 @@ class Functions:
     async def greet(self, _: Asked) -> Answer:
         """GET /"""
         lines = [f"Sunup {__version__}", "", "GET /functions       what is deployed"]
-        lines += ["GET /openapi.json    how to call it", "POST /functions/NAME a prediction", ""]
+        lines += [
+            "GET /openapi.json    how to call it",
+            "GET /docs            try it",
+            "POST /functions/NAME a prediction",
+            "",
+        ]
         return Answer("\n".join(lines), media_type="text/plain")
 
     async def functions(self, _: Asked) -> Answer:
