@@ -76,7 +76,8 @@ class MlflowCodec:
         message = f"{error.message}; {error.hint}" if error.hint else error.message
         if error.status == UnsupportedMedia.status:
             return Encoded(message.encode(), _TEXT)
-        return msgspec.json.encode({"error_code": mlflow_code(error.status), "message": message})
+        code = "INVALID_PARAMETER_VALUE" if error.code == "missing_field" else mlflow_code(error.status)
+        return msgspec.json.encode({"error_code": code, "message": message})
 
     def _rows(self, body: bytes) -> list[Row]:
         try:
