@@ -62,6 +62,14 @@ def test_a_full_log_makes_way(tmp_path: Path) -> None:
     assert sorted(p.name for p in tmp_path.iterdir()) == ["fraud.log.1", "small.log"]
 
 
+@pytest.mark.parametrize("target", ["/v1/models/double:predict", "/functions/double/invocations"])
+def test_a_call_in_another_protocol_wakes_the_function_too(engine: Engine, target: str) -> None:
+    engine.serve("double", 2.0, scale=SHORT)
+    until(lambda: engine.at_zero("double"), "the function to go to zero")
+    answer = engine.ask("POST", target, b'{"inputs": {"x": [1.5, 2]}}')
+    assert (answer.status, answer.json) == (200, {"predictions": [3.0, 4.0]})
+
+
 def test_the_front_answers_what_needs_no_model_and_wakes_nobody(engine: Engine) -> None:
     engine.serve("double", 2.0, scale=SHORT)
     until(lambda: engine.at_zero("double"), "the function to go to zero")
@@ -70,11 +78,22 @@ def test_the_front_answers_what_needs_no_model_and_wakes_nobody(engine: Engine) 
         "/v2/health/live",
         "/v2/health/ready",
         "/v2/models/double",
+        "/v2/models/double/ready",
+        "/v2/models/double/versions/1/ready",
+        "/v2/models/double/stats",
+        "/v1/models",
+        "/v1/models/double",
         "/functions",
         "/functions/double",
+        "/functions/double/ping",
+        "/functions/double/health",
+        "/functions/double/version",
+        "/openapi.json",
+        "/docs",
     ):
         assert engine.ask("GET", target).status == 200, target
     assert engine.ask("GET", "/functions/double/ready").status == 200
+    assert engine.ask("POST", "/v2/repository/index").status == 200
     missing = engine.call("dubble", 1.0)
     assert missing.status == 404
     assert "double" in missing.body.decode()
