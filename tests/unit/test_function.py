@@ -1,10 +1,11 @@
 """A function from a bundle on disk: loaded, proven, and answering."""
 
-import gc
 import asyncio
+import gc
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -19,7 +20,7 @@ from sunup.function import Cost, load
 from sunup.lookup.plan import dump as dump_plan
 from sunup.pipeline import Pipeline
 from sunup.rehearsal import rehearse
-from sunup.types import ResponseField, Tensor
+from sunup.types import Reply, ResponseField, Tensor
 from sunup.wire.codec import Codec
 
 
@@ -58,6 +59,13 @@ def bundle(root: Path, *, off: float = 0.0, features: bool = False, model: bytes
         return store.open(store.add(staged))
 
 
+def said(codec: Codec, reply: Reply) -> Any:
+    """A reply in JSON, decoded."""
+    body = codec.encode(reply)
+    assert isinstance(body, bytes)
+    return json.loads(body)
+
+
 def test_a_bundle_is_loaded_proven_and_answers(tmp_path: Path) -> None:
     for prove in (True, False):
         made = load(bundle(tmp_path), settings={}, prove=prove)
@@ -66,7 +74,7 @@ def test_a_bundle_is_loaded_proven_and_answers(tmp_path: Path) -> None:
         assert made.timings["prove"] > 0
         codec: Codec = made.record_codec(2)
         reply = Pipeline(made).answer_now(codec.decode(b'{"card_id": 7, "amount": 0.5}', id="a", deadline=1e18))
-        assert json.loads(codec.encode(reply)) == {
+        assert said(codec, reply) == {
             "function": "fraud", "revision": 2, "model": "fraud/3", "id": "a", "predictions": [{"total": 7.5}],
         }  # fmt: skip
         asyncio.run(made.aclose())
@@ -91,7 +99,7 @@ def test_the_same_function_answers_the_open_inference_protocol(tmp_path: Path) -
     codec: Codec = made.oip_codec()
     tensor = {"name": "input", "shape": [2, 2], "datatype": "FP64", "data": [[0.5, 1], [1.5, 2]]}
     reply = Pipeline(made).answer_now(codec.decode(json.dumps({"inputs": [tensor]}).encode(), id="a", deadline=1e18))
-    (output,) = json.loads(codec.encode(reply))["outputs"]
+    (output,) = said(codec, reply)["outputs"]
     assert output == {"name": "total", "shape": [2], "datatype": "FP64", "data": [1.5, 3.5]}
 
 
@@ -117,7 +125,7 @@ def test_a_function_with_features_needs_to_know_where_they_are(tmp_path: Path) -
         await made.open()
         codec = made.record_codec(1)
         reply = Pipeline(made).answer_now(codec.decode(b'{"card_id": 7, "amount": 0.5}', id="a", deadline=1e18))
-        (prediction,) = json.loads(codec.encode(reply))["predictions"]
+        (prediction,) = said(codec, reply)["predictions"]
         assert prediction == {"total": 2.5, "defaulted": ["n", "mean"]}
         await made.aclose()
 

@@ -51,6 +51,12 @@ def reply(call: Call, **columns: Column) -> Reply:
     return Reply(call, columns, range(call.count), {}, None, None, Timings())
 
 
+def said(codec: OipCodec, answer: Reply) -> Any:
+    body = codec.encode(answer)
+    assert isinstance(body, bytes)
+    return json.loads(body)
+
+
 def test_tensors_become_rows_whatever_their_order(codec: OipCodec) -> None:
     for inputs in (INPUTS, tuple(reversed(INPUTS))):
         call = decode(codec, *inputs)
@@ -237,9 +243,7 @@ def test_a_matrix_with_columns_from_elsewhere_is_not_offered() -> None:
 
 def test_the_reply(codec: OipCodec) -> None:
     call = decode(codec, *INPUTS, id="mine")
-    body = json.loads(
-        codec.encode(reply(call, score=np.array([0.5, np.nan]), label=np.array([0, 1]), decision=["a", "b"]))
-    )
+    body = said(codec, reply(call, score=np.array([0.5, np.nan]), label=np.array([0, 1]), decision=["a", "b"]))
     assert body == {
         "model_name": "fraud",
         "model_version": "3",
@@ -255,7 +259,7 @@ def test_the_reply(codec: OipCodec) -> None:
 def test_without_an_id_the_requests_own_is_told(codec: OipCodec) -> None:
     call = decode(codec, *INPUTS, outputs=[{"name": "label", "parameters": {"binary_data": False}}])
     assert call.wanted == ("label",)
-    body = json.loads(codec.encode(reply(call, label=np.array([0, 1]))))
+    body = said(codec, reply(call, label=np.array([0, 1])))
     assert body["id"] == "r1"
     assert [output["name"] for output in body["outputs"]] == ["label"]
 
@@ -269,14 +273,14 @@ def test_an_output_that_does_not_exist(codec: OipCodec) -> None:
 def test_matrices_are_flat_in_the_reply() -> None:
     codec = OipCodec(request=[Field("x", "float64")], response=[Field("p", "float32", (2,))], function="f", version="1")
     call = decode(codec, tensor("FP64", [1, 2, 3]))
-    (output,) = json.loads(codec.encode(reply(call, p=np.arange(6, dtype=np.float32).reshape(3, 2))))["outputs"]
+    (output,) = said(codec, reply(call, p=np.arange(6, dtype=np.float32).reshape(3, 2)))["outputs"]
     assert output == {"name": "p", "shape": [3, 2], "datatype": "FP32", "data": [0, 1, 2, 3, 4, 5]}
 
 
 def test_defaulted_features_are_told_once_each(codec: OipCodec) -> None:
     call = decode(codec, *INPUTS, outputs=[{"name": "score"}])
     answer = Reply(call, {"score": [0.1, 0.2]}, [0, 1], {}, [("a", "b"), ("b",)], [(), ()], Timings())
-    assert json.loads(codec.encode(answer))["parameters"] == {"defaulted": "a,b"}
+    assert said(codec, answer)["parameters"] == {"defaulted": "a,b"}
 
 
 def test_one_failed_record_fails_the_call(codec: OipCodec) -> None:
