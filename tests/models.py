@@ -9,6 +9,7 @@ from typing import Any
 import lightgbm
 import mlflow.lightgbm
 import mlflow.sklearn
+import mlflow.xgboost
 import numpy as np
 import pandas as pd
 from mlflow.models import ModelSignature
@@ -31,9 +32,12 @@ TRUSTED = (
     "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor",
     "sklearn.tree._tree.Tree",
     "sklearn.utils._bunch.Bunch",
+    "xgboost.core.Booster",
+    "xgboost.sklearn.XGBClassifier",
 )
 
 
+MODULES = {"lightgbm": mlflow.lightgbm, "sklearn": mlflow.sklearn, "xgboost": mlflow.xgboost}
 QUIET = {"verbose": -1, "n_estimators": 15, "num_leaves": 12, "n_jobs": 1}
 
 
@@ -64,17 +68,17 @@ def save(
 ) -> str:
     """Save a fitted model as MLflow does, with a signature and (`example`) its first rows. Returns its flavour."""
     logging.getLogger("mlflow").setLevel(logging.ERROR)
-    flavor = "lightgbm" if isinstance(model, lightgbm.Booster | lightgbm.LGBMModel) else "sklearn"
+    flavor = type(model).__module__.split(".")[0]
+    flavor = flavor if flavor in MODULES else "sklearn"
     columns = [ColSpec(MLFLOW_TYPES.get(f.dtype, f.dtype), f.name) for f in fields_of(frame)]
-    module = {"lightgbm": mlflow.lightgbm, "sklearn": mlflow.sklearn}[flavor]
-    booster = isinstance(model, lightgbm.Booster)
-    module.save_model(
+    trusted = flavor == "sklearn" or isinstance(model, lightgbm.LGBMModel)
+    MODULES[flavor].save_model(
         model,
         str(folder),
         signature=ModelSignature(Schema(columns)),
         input_example=frame.head(20) if example else None,
         pip_requirements=list(requirements) or ["mlflow"],
-        **({} if booster else {"skops_trusted_types": list(TRUSTED)}),
+        **({"skops_trusted_types": list(TRUSTED)} if trusted else {}),
     )
     return flavor
 

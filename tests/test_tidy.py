@@ -84,6 +84,7 @@ HOMES: Final = {
     "sqlalchemy": ("registry/mlflow.py",),
     "starlette": ("serve/",),
     "uvloop": ("serve/",),
+    "xgboost": ("bundle/convert/",),
     "yaml": ("registry/", "lookup/compile/"),
 }
 

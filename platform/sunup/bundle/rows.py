@@ -7,7 +7,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from sunup.bundle.convert.forest import Bools, Floats, Forest, Ints, Tree, split_of_float32
+from sunup.bundle.convert.trees.forest import Bools, Floats, Forest, Ints, Tree, split_of_float32
 
 SEED: Final = 20_240_229  # any constant: the same model must give the same rows
 LARGEST: Final = 1e37  # thresholds beyond it are "infinity" to one library or another, and infinite input is an error
@@ -72,6 +72,27 @@ def rows_at_splits(forest: Forest, base: Floats, grid: Grid, *, budget: int, mis
     return np.concatenate(made)
 
 
+def rows_at_codes(forest: Forest, base: Floats, grid: Grid, *, budget: int, missing: bool) -> Floats:
+    """For every split on categories (evenly chosen ones when they are too many) rows that reach it with a code of its
+    set and with one outside; with codes no training row had, negative, broken and missing ones. At most `budget` rows.
+    """
+    tree = forest.trees
+    nodes = _evenly(np.array(sorted(tree.sets), dtype=np.int64), budget // 3)
+    if not len(nodes):
+        return np.empty((0, base.shape[1]))
+    rows, feature = _reach(tree, nodes, base, grid), tree.feature[nodes]
+    within = np.array([_code(tree.sets[node], True) for node in nodes.tolist()], dtype=np.float64)
+    outside = np.array([_code(tree.sets[node], False) for node in nodes.tolist()], dtype=np.float64)
+    most = max(int(codes.max(initial=0)) for codes in tree.sets.values())
+    odd = np.array([most + 1, most + 40, 1e6, -1, within[0] + 0.5, -0.5, *([np.nan] if missing else [])])
+    few = _evenly(np.arange(len(nodes)), budget // 3)
+    made = [_with(rows, feature, within), _with(rows, feature, outside)]
+    values = odd[np.arange(len(few)) % len(odd)]
+    values = np.where(grid.whole[feature[few]], np.floor(np.nan_to_num(values)), values)
+    made.append(_with(rows[few], feature[few], values))
+    return np.concatenate(made)
+
+
 def rows_with_gaps(base: Floats, dtypes: Sequence[str], *, missing: bool) -> Floats:
     """Rows with each column zero, within an ulp of what LightGBM calls zero and, if `missing`, missing; one column at a
     time, and all at once."""
@@ -123,10 +144,15 @@ def _reach(tree: Tree, nodes: Ints, base: Floats, grid: Grid) -> Floats:
     above = np.full((len(nodes), base.shape[1]), -np.inf)
     upto = np.full((len(nodes), base.shape[1]), np.inf)
     here, at = nodes, np.arange(len(nodes))
+    codes: list[tuple[int, int, int]] = []
     while len(here):
         keep = parent[here] >= 0
         at, child = at[keep], here[keep]
         here = parent[child]
+        if tree.sets:
+            for row, node, among in zip(at.tolist(), here.tolist(), from_left[child].tolist(), strict=True):
+                if node in tree.sets:
+                    codes.append((row, int(tree.feature[node]), _code(tree.sets[node], among)))
         feature, threshold, left = tree.feature[here], tree.threshold[here], from_left[child]
         np.minimum.at(upto, (at[left], feature[left]), threshold[left])
         np.maximum.at(above, (at[~left], feature[~left]), threshold[~left])
@@ -134,7 +160,16 @@ def _reach(tree: Tree, nodes: Ints, base: Floats, grid: Grid) -> Floats:
     low, high = np.nonzero(~(rows > above) & np.isfinite(above)), np.nonzero(~(rows <= upto) & np.isfinite(upto))
     rows[low] = grid.above(low[1], above[low])
     rows[high] = grid.below(high[1], upto[high])
+    for row, column, code in reversed(codes):  # from the root down: the nearest split on a column decides
+        rows[row, column] = code
     return rows
+
+
+def _code(chosen: Ints, among: bool) -> int:
+    """A code of a set, or the least one outside it."""
+    if among:
+        return int(chosen[len(chosen) // 2])
+    return int(np.setdiff1d(np.arange(len(chosen) + 1), chosen)[0])
 
 
 def _with(rows: Floats, feature: Ints, value: Floats) -> Floats:

@@ -29,7 +29,7 @@ from sklearn.ensemble import VotingClassifier
 from sklearn.pipeline import Pipeline
 
 from sunup.bundle.convert.graph import ML_OPSET, OPSET, STOCK_ML, rename, serialise, tensor_of, value
-from sunup.bundle.convert.trees import Converted, TreeModel, convert_trees
+from sunup.bundle.convert.trees.model import Converted, TreeModel, convert_trees
 from sunup.bundle.convert.within import hooks, is_plain_imputer, own_model, settle
 from sunup.types import Field, Tensor
 
@@ -53,6 +53,7 @@ def candidates(model: Any, columns: Sequence[Field]) -> Iterator[Callable[[], Co
     With only numbers the graph takes one float64 matrix "input" of all columns in order; with text among them, one
     [rows, 1] input per column under its name.
     """
+    model = _without_idle_steps(model)
     for part in _parts(model):
         if isinstance(part, VotingClassifier):
             part.flatten_transform = False  # skl2onnx refuses True, which only concerns transform()
@@ -63,6 +64,14 @@ def candidates(model: Any, columns: Sequence[Field]) -> Iterator[Callable[[], Co
         return
     for element, ml in WAYS:
         yield partial(_convert, model, columns, element, ml)
+
+
+def _without_idle_steps(model: Any) -> Any:
+    """A pipeline without the steps that do nothing, which skl2onnx does not know; its last step if that is all."""
+    if not isinstance(model, Pipeline):
+        return model
+    steps = [(name, step) for name, step in model.steps if step not in (None, "passthrough")]
+    return Pipeline(steps) if len(steps) > 1 else model.steps[-1][1]
 
 
 def float32_of(columns: Sequence[Field]) -> NDArray[np.bool_]:
@@ -186,7 +195,7 @@ def _with_trees_at_end(found: Converted, model: Any, columns: Sequence[Field]) -
     """Add the forest of a pipeline's last step and the ways there and back, where every other step has one back."""
     if not isinstance(model, Pipeline):
         return found
-    steps = [step for _, step in model.steps[:-1] if step not in (None, "passthrough") and not is_plain_imputer(step)]
+    steps = [step for _, step in model.steps[:-1] if not is_plain_imputer(step)]
     last = own_model(model.steps[-1][1], np.zeros(len(columns), dtype=np.bool_))
     if not isinstance(last, TreeModel) or not all(hasattr(step, "inverse_transform") for step in steps):
         return found

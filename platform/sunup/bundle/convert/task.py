@@ -9,12 +9,13 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from sunup.bundle.convert.original import Original, check_requirements, load, real_rows
+from sunup.bundle.convert.examples import real_rows
+from sunup.bundle.convert.original import Original, check_requirements, load
 from sunup.bundle.convert.sklearn import NUMBERS, candidates
-from sunup.bundle.convert.trees import Converted
+from sunup.bundle.convert.trees.model import Converted
 from sunup.bundle.job import MODEL, PARITY, WARMUP, Job, Result
 from sunup.bundle.parity import Arrays, prove
-from sunup.bundle.rows import grid_of, rows_at_splits, rows_between, rows_from_nothing, rows_with_gaps
+from sunup.bundle.rows import grid_of, rows_at_codes, rows_at_splits, rows_between, rows_from_nothing, rows_with_gaps
 from sunup.errors import ConversionRefused
 from sunup.execute.onnx import OnnxExecutor, optimise
 from sunup.limits import PARITY_ROWS_MAX, WARMUP_ROWS
@@ -100,7 +101,7 @@ def proof_rows(
     dtypes = [column.dtype for column in columns]
     matrix = np.column_stack([base[column.name] for column in columns])
     gaps = rows_with_gaps(matrix, dtypes, missing=True)
-    missing = original.takes_missing(_columns(gaps[-1:], columns))
+    missing = original.takes(_columns(gaps[-1:], columns))
     if not missing:
         gaps = rows_with_gaps(matrix, dtypes, missing=False)
     first = np.concatenate([matrix, rows_between(matrix, dtypes, MIXED_ROWS), gaps])[: PARITY_ROWS_MAX * 3 // 4]
@@ -120,7 +121,10 @@ def _split_rows(
     if forest is None:
         return np.empty((0, base.shape[1]))
     if converted.to_trees is None or converted.to_input is None:
-        return rows_at_splits(forest, base, grid_of(dtypes, forest), budget=budget, missing=missing)
+        grid = grid_of(dtypes, forest)
+        codes = rows_at_codes(forest, base, grid, budget=budget // 3, missing=missing)
+        rows = rows_at_splits(forest, base, grid, budget=budget - len(codes), missing=missing)
+        return np.concatenate([codes, rows])
     # Behind other steps the trees see fractions, whatever the columns are.
     grid = grid_of(["float64"] * len(dtypes), forest)
     rows = rows_at_splits(forest, converted.to_trees(base), grid, budget=budget, missing=missing)

@@ -17,15 +17,16 @@ from skl2onnx.common.shape_calculator import (
     calculate_linear_classifier_output_shapes,
     calculate_linear_regressor_output_shapes,
 )
-from sklearn.base import is_classifier
+from sklearn.base import ClassifierMixin, is_classifier
 from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LogisticRegression
 
-from sunup.bundle.convert import lightgbm as lightgbm_family
-from sunup.bundle.convert import sklearn_trees
-from sunup.bundle.convert.forest import ML
 from sunup.bundle.convert.graph import ELEMENT, OPSET, STOCK_ML, Nodes
-from sunup.bundle.convert.trees import add_complement, add_label
+from sunup.bundle.convert.trees import families
+from sunup.bundle.convert.trees import sklearn as sklearn_trees
+from sunup.bundle.convert.trees import xgboost as xgboost_family
+from sunup.bundle.convert.trees.forest import ML
+from sunup.bundle.convert.trees.model import add_complement, add_label
 from sunup.errors import ConversionRefused
 
 # skl2onnx refuses the newest ai.onnx.ml operators; ours stand in this domain until it is done.
@@ -65,7 +66,7 @@ def own_model(model: Any, float32_columns: NDArray[np.bool_]) -> OwnModel | None
     """An estimator we write ourselves, else None."""
     if type(model) is LogisticRegression and model.coef_.shape[0] in (1, len(model.classes_)):
         return Logistic(model.coef_.T.astype(np.float64), model.intercept_.astype(np.float64), model.classes_)
-    return sklearn_trees.tree_model(model, float32_columns) or lightgbm_family.tree_model(model, float32_columns)
+    return families.tree_model(model, float32_columns)
 
 
 def is_plain_imputer(step: Any) -> bool:
@@ -93,7 +94,7 @@ def hooks(ml: int) -> tuple[Mapping[type, Hook], Mapping[type, Callable[[Any], N
         else:
             get_converter("SklearnSimpleImputer")(scope, operator, container)
 
-    own = (*sklearn_trees.ALL, LogisticRegression, *_register_lightgbm())
+    own = (*sklearn_trees.ALL, LogisticRegression, *_register_boosters())
     return dict.fromkeys(own, write) | {SimpleImputer: impute}, dict.fromkeys(own, _shape)
 
 
@@ -183,13 +184,14 @@ def _shape(operator: Any) -> None:
     operator.outputs[-1].set_type(kind(operator.outputs[-1].type.shape))
 
 
-def _register_lightgbm() -> tuple[type, ...]:
-    """Make LightGBM's estimators known to skl2onnx, which has a list of scikit-learn's own only."""
+def _register_boosters() -> tuple[type, ...]:
+    """Make the boosting libraries' estimators known to skl2onnx, which has a list of scikit-learn's own only."""
+    kinds = (lightgbm.LGBMClassifier, lightgbm.LGBMRegressor, *xgboost_family.ESTIMATORS)
     classifying = {"zipmap": [True, False, "columns"], "nocl": [True, False]}
-    kinds = {lightgbm.LGBMClassifier: classifying, lightgbm.LGBMRegressor: None}
-    for kind, options in kinds.items():
+    for kind in kinds:
+        options = classifying if issubclass(kind, ClassifierMixin) else None
         skl2onnx.update_registered_converter(kind, kind.__name__, _shape, _hook, options=options)
-    return tuple(kinds)
+    return kinds
 
 
 def _hook(scope: Any, operator: Any, container: Any) -> None:

@@ -3,8 +3,8 @@
 The stock converters round thresholds to float32, which sends rows at a split the wrong way; here they stay as they are.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
 import numpy as np
@@ -28,7 +28,8 @@ class Tree:
     Node i sends a row to `left[i]` when x[feature[i]] <= threshold[i], or when x is NaN and `missing_left[i]`, else to
     `right[i]`. A child c >= 0 is a node, c < 0 the leaf ~c. `value` [leaves, k]: what a leaf adds to the k outputs
     from `target[leaf]` on. `split`: the threshold for a float64 comparison that sends every float64 the same way as the
-    library does (they differ where a library rounds its input first).
+    library does (they differ where a library rounds its input first). `sets`: node -> the codes that go left there
+    instead (a category's number, in ascending order); its threshold and split are infinite.
     """
 
     feature: Ints
@@ -40,6 +41,7 @@ class Tree:
     value: Floats
     target: Ints
     roots: Ints
+    sets: Mapping[int, Ints] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +77,7 @@ def plant(trees: Sequence[Tree], outputs: int, compare: Compare) -> Forest:
         value=joined("value"),
         target=joined("target"),
         roots=nodes[:-1].astype(np.int64),
+        sets={int(nodes[i]) + node: codes for i, tree in enumerate(trees) for node, codes in tree.sets.items()},
     )
     return Forest(whole, outputs, compare)
 
@@ -83,6 +86,8 @@ def add_forest(nodes: Nodes, forest: Forest, x: str) -> str:
     """Add the sums of a forest over the float64 matrix `x`. Returns the name of the float64 [rows, outputs]."""
     if forest.trees.value.shape[1] == 1 and nodes.ml >= 5:
         return _add_ensemble(nodes, forest, x)
+    if forest.trees.sets:
+        raise ValueError("the older operator has no splits on sets of categories")
     return nodes.add("Cast", _add_regressor(nodes, forest, x), to=TensorProto.DOUBLE)
 
 
@@ -94,7 +99,7 @@ def _add_ensemble(nodes: Nodes, forest: Forest, x: str) -> str:
         "post_transform": 0,  # none
         "tree_roots": tree.roots.tolist(),
         "nodes_featureids": tree.feature.tolist(),
-        "nodes_modes": numpy_helper.from_array(np.zeros(len(tree.feature), dtype=np.uint8)),  # all <=
+        "nodes_modes": numpy_helper.from_array(_modes(tree)),
         "nodes_splits": numpy_helper.from_array(tree.split),
         "leaf_targetids": tree.target.tolist(),
         "leaf_weights": numpy_helper.from_array(np.ascontiguousarray(tree.value[:, 0])),
@@ -104,7 +109,18 @@ def _add_ensemble(nodes: Nodes, forest: Forest, x: str) -> str:
         attributes[f"nodes_{side}leafs"] = (child < 0).astype(np.int64).tolist()
     if tree.missing_left.any():
         attributes["nodes_missing_value_tracks_true"] = tree.missing_left.astype(np.int64).tolist()
+    if tree.sets:
+        attributes["nodes_splits"] = numpy_helper.from_array(np.where(np.isfinite(tree.split), tree.split, 0.0))
+        parts = [np.append(tree.sets[node].astype(np.float64), np.nan) for node in sorted(tree.sets)]
+        attributes["membership_values"] = numpy_helper.from_array(np.concatenate(parts))
     return nodes.add("TreeEnsemble", x, domain=ML, **attributes)
+
+
+def _modes(tree: Tree) -> NDArray[np.uint8]:
+    """0: x <= split; 6: x is in the node's set."""
+    modes = np.zeros(len(tree.feature), dtype=np.uint8)
+    modes[sorted(tree.sets)] = 6
+    return modes
 
 
 def _add_regressor(nodes: Nodes, forest: Forest, x: str) -> str:

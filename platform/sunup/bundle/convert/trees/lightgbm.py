@@ -3,9 +3,11 @@
 Rules of LightGBM's predictor (src/io/tree.cpp and c_api.cpp of version 4) that a plain `x <= threshold` does not give:
 - a value within 1e-35 of zero counts as zero;
 - a missing value goes the default way where the feature had missing values in training, else it counts as zero;
-- with zero_as_missing, zero goes the default way too.
+- with zero_as_missing, zero goes the default way too;
+- at a split on categories, a code (cut to a whole number) in the node's set goes left, every other one right.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, Final
@@ -14,9 +16,9 @@ import lightgbm
 import numpy as np
 from numpy.typing import NDArray
 
-from sunup.bundle.convert.forest import Forest, Tree, plant, split_of_float32
 from sunup.bundle.convert.graph import Nodes
-from sunup.bundle.convert.trees import TreeModel, add_complement
+from sunup.bundle.convert.trees.forest import Forest, Tree, plant, split_of_float32
+from sunup.bundle.convert.trees.model import TreeModel, add_complement
 from sunup.errors import ConversionRefused
 
 ZERO: Final = float(np.float32(1e-35))  # kZeroThreshold
@@ -45,7 +47,7 @@ def tree_model(model: Any, float32_columns: NDArray[np.bool_]) -> TreeModel | No
         return None
     booster = Booster(native.model_to_string())
     if native.pandas_categorical:
-        raise ConversionRefused(_CATEGORICAL)
+        raise ConversionRefused(_NAMED)
     classes: NDArray[Any] | None = None
     if isinstance(model, lightgbm.LGBMClassifier):
         classes = np.asarray(model.classes_)
@@ -54,14 +56,21 @@ def tree_model(model: Any, float32_columns: NDArray[np.bool_]) -> TreeModel | No
     width = 0 if classes is None else len(classes)
     return TreeModel(
         forest=booster.forest(float32_columns),
-        prepare=partial(_add_zeros_missing, booster.zeros, columns=native.num_feature()),
+        prepare=partial(_prepare, booster.zeros, booster.categorical, columns=native.num_feature()),
         finish=partial(_add_link, booster, classes=width),
         classes=classes,
     )
 
 
+def objective_of(booster: Any) -> str:
+    """A LightGBM booster's objective, by name."""
+    match = re.search(r"^objective=(\S+)", booster.model_to_string(num_iteration=1), re.MULTILINE)
+    return match[1] if match else ""
+
+
 class Booster:
-    """What the text of a booster says. `zeros`: features whose zeros are missing values."""
+    """What the text of a booster says. `zeros`: features whose zeros are missing values; `categorical`: features split
+    on codes."""
 
     def __init__(self, text: str) -> None:
         head, *trees = text.split("\nTree=")
@@ -80,6 +89,7 @@ class Booster:
         self.iterations = len(tables) // self.outputs
         self._kinds = [_Splits(table) for table in tables]
         self.zeros = self._zero_features()
+        self.categorical = sorted({int(f) for s in self._kinds for f in s.feature[s.categorical]})
         self._tables = tables
 
     def forest(self, float32_columns: NDArray[np.bool_]) -> Forest:
@@ -95,16 +105,18 @@ class Booster:
         left = splits.default_left
         # Without missing values in training, a missing value counts as zero.
         left = np.where(splits.missing == MISSING_NONE, splits.threshold >= 0, left)
+        codes = splits.categorical
         return Tree(
             feature=splits.feature,
-            threshold=splits.threshold,
-            split=split,
-            missing_left=left,
+            threshold=np.where(codes, np.inf, splits.threshold),
+            split=np.where(codes, np.inf, split),
+            missing_left=left & ~codes,
             left=_integers(table, "left_child"),
             right=_integers(table, "right_child"),
             value=value[:, None],
             target=np.full(len(value), index % self.outputs),
             roots=np.zeros(1, dtype=np.int64),
+            sets=splits.sets,
         )
 
     def _zero_features(self) -> list[int]:
@@ -119,9 +131,9 @@ class Booster:
         return sorted(zeros)
 
 
-_CATEGORICAL: Final = (
-    "This LightGBM model splits on categorical features, which are not supported yet. Encode the categories as numbers "
-    "before training (ordinal or target encoding), and train without categorical_feature."
+_NAMED: Final = (
+    "This LightGBM model was trained on named categories (pandas' category type), which MLflow's own scoring refuses "
+    "as text. Train on codes: whole numbers, with categorical_feature naming their columns."
 )
 
 
@@ -130,12 +142,18 @@ class _Splits:
         if table.get("is_linear", "0") != "0":
             raise ConversionRefused("LightGBM models with linear_tree=true are not supported. Train without it.")
         kinds = _integers(table, "decision_type")
-        if (kinds & CATEGORICAL).any():
-            raise ConversionRefused(_CATEGORICAL)
+        self.categorical = (kinds & CATEGORICAL) != 0
         self.feature = _integers(table, "split_feature")
         self.threshold = np.array(table.get("threshold", "").split(), dtype=np.float64)
         self.default_left = (kinds & DEFAULT_LEFT) != 0
         self.missing = (kinds >> 2) & 3
+        self.sets = {int(node): self._codes(table, int(self.threshold[node])) for node in self.categorical.nonzero()[0]}
+
+    def _codes(self, table: Mapping[str, str], index: int) -> NDArray[np.int64]:
+        """The codes of set `index`: the file holds a bit per code."""
+        start, stop = _integers(table, "cat_boundaries")[index : index + 2]
+        words = _integers(table, "cat_threshold")[start:stop].astype("<u4")
+        return np.unpackbits(words.view(np.uint8), bitorder="little").nonzero()[0].astype(np.int64)
 
 
 def _add_link(booster: Booster, *, classes: int, nodes: Nodes, raw: str) -> str:
@@ -158,13 +176,17 @@ def _add_link(booster: Booster, *, classes: int, nodes: Nodes, raw: str) -> str:
     return raw
 
 
-def _add_zeros_missing(zeros: Sequence[int], *, columns: int, nodes: Nodes, x: str) -> str:
-    """Make zeros of the given features missing; that is what their splits test."""
-    if not zeros:
-        return x
-    concerned = nodes.constant(np.isin(np.arange(columns), zeros))
-    tiny = nodes.add("LessOrEqual", nodes.add("Abs", x), nodes.constant(np.array(ZERO)))
-    return nodes.add("Where", nodes.add("And", tiny, concerned), nodes.constant(np.array(np.nan)), x)
+def _prepare(zeros: Sequence[int], categorical: Sequence[int], *, columns: int, nodes: Nodes, x: str) -> str:
+    """Make zeros of some features missing, which is what their splits test; cut codes to whole numbers."""
+    if zeros:
+        concerned = nodes.constant(np.isin(np.arange(columns), zeros))
+        tiny = nodes.add("LessOrEqual", nodes.add("Abs", x), nodes.constant(np.array(ZERO)))
+        x = nodes.add("Where", nodes.add("And", tiny, concerned), nodes.constant(np.array(np.nan)), x)
+    if categorical:
+        codes = nodes.constant(np.isin(np.arange(columns), categorical))
+        whole = nodes.add("Mul", nodes.add("Sign", x), nodes.add("Floor", nodes.add("Abs", x)))
+        x = nodes.add("Where", codes, whole, x)
+    return x
 
 
 def _around_zero(threshold: NDArray[np.float64]) -> NDArray[np.float64]:

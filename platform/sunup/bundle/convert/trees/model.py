@@ -7,8 +7,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from sunup.bundle.convert.forest import Forest, add_forest
 from sunup.bundle.convert.graph import ML_OPSET, STOCK_ML, Graph, Nodes
+from sunup.bundle.convert.trees.forest import Forest, add_forest
 from sunup.errors import ConversionRefused
 from sunup.types import Field, Tensor
 

@@ -24,9 +24,9 @@ from sklearn.ensemble import (
 )
 from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor, ExtraTreeClassifier, ExtraTreeRegressor
 
-from sunup.bundle.convert.forest import Tree, plant, split_of_float32
 from sunup.bundle.convert.graph import Nodes
-from sunup.bundle.convert.trees import TreeModel, add_complement, unchanged
+from sunup.bundle.convert.trees.forest import Tree, plant, split_of_float32
+from sunup.bundle.convert.trees.model import TreeModel, add_complement, unchanged
 
 SINGLE: Final = (DecisionTreeClassifier, DecisionTreeRegressor, ExtraTreeClassifier, ExtraTreeRegressor)
 AVERAGED: Final = (RandomForestClassifier, RandomForestRegressor, ExtraTreesClassifier, ExtraTreesRegressor)

@@ -1,0 +1,46 @@
+"""The real rows a model comes with: its input example, and rows collected elsewhere."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from mlflow.models import Model
+from numpy.typing import NDArray
+
+from sunup.errors import ConversionRefused
+from sunup.limits import PARITY_ROWS_MAX
+from sunup.types import Field
+
+
+def real_rows(folder: Path, columns: Sequence[Field], more: str) -> dict[str, NDArray[Any]]:
+    """The model's input example and the rows of the file `more` (Parquet or .npz of columns; "" for none), by column.
+
+    Empty arrays when there are none. Rows beyond half of what a proof compares are left out, evenly.
+    """
+    tables = [_table(Model.load(str(folder)).load_input_example(str(folder)), columns)]
+    if more.endswith(".npz"):
+        with np.load(more, allow_pickle=False) as arrays:
+            tables.append(pd.DataFrame({name: arrays[name] for name in arrays.files}))
+    elif more:
+        tables.append(pd.read_parquet(more))
+    names = [column.name for column in columns]
+    for table in tables:
+        if absent := [name for name in names if len(table) and name not in table.columns]:
+            raise ConversionRefused(f"The model's example rows lack the columns {', '.join(absent)} of its signature.")
+    whole = pd.concat([table[names] for table in tables if len(table)] or [pd.DataFrame(columns=names)])
+    keep = np.linspace(0, len(whole) - 1, min(len(whole), PARITY_ROWS_MAX // 2)).astype(int)
+    return {c.name: _values(whole[c.name].iloc[keep], c.dtype) for c in columns}
+
+
+def _table(example: Any, columns: Sequence[Field]) -> Any:
+    if isinstance(example, np.ndarray) and example.ndim == 2 and example.shape[1] == len(columns):
+        return pd.DataFrame(example, columns=[column.name for column in columns])
+    return example if isinstance(example, pd.DataFrame) else pd.DataFrame()
+
+
+def _values(series: Any, dtype: str) -> NDArray[Any]:
+    # Numbers travel as float64, as requests bring them; `answer` makes them what the signature says.
+    values: NDArray[Any] = series.astype(object if dtype == "string" else np.float64).to_numpy()
+    return values
