@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import lightgbm
+import mlflow.catboost
 import mlflow.lightgbm
+import mlflow.onnx
 import mlflow.sklearn
 import mlflow.xgboost
 import numpy as np
@@ -37,7 +39,13 @@ TRUSTED = (
 )
 
 
-MODULES = {"lightgbm": mlflow.lightgbm, "sklearn": mlflow.sklearn, "xgboost": mlflow.xgboost}
+MODULES = {
+    "lightgbm": mlflow.lightgbm,
+    "sklearn": mlflow.sklearn,
+    "xgboost": mlflow.xgboost,
+    "catboost": mlflow.catboost,
+    "onnx": mlflow.onnx,
+}
 QUIET = {"verbose": -1, "n_estimators": 15, "num_leaves": 12, "n_jobs": 1}
 
 

@@ -11,9 +11,9 @@ import pytest
 from sklearn.ensemble import GradientBoostingClassifier, RandomForestClassifier
 from tests.models import boosted, fields_of, job, save, table
 
-from sunup.bundle.convert.examples import real_rows
+from sunup.bundle.convert.examples import feeds, real_rows
 from sunup.bundle.convert.original import Original, load
-from sunup.bundle.convert.task import feeds, proof_rows, run
+from sunup.bundle.convert.task import proof_rows, run
 from sunup.bundle.convert.trees.forest import Forest, floor32, split_of_float32
 from sunup.bundle.convert.trees.lightgbm import tree_model as lightgbm_trees
 from sunup.bundle.convert.trees.model import Converted, TreeModel, convert_trees
@@ -76,7 +76,7 @@ def proven(original: Original, converted: Converted, columns: tuple[Field, ...],
     rows, counts = proof_rows(original, converted, columns, real)
 
     def ask(asked: Arrays) -> Arrays:
-        return dict(zip(names, executor.run(feeds(converted, asked), names), strict=True))
+        return dict(zip(names, executor.run(feeds(converted.inputs, asked), names), strict=True))
 
     prove(original.answer, ask, rows, tolerance=1e-5, **counts)
 
@@ -192,11 +192,13 @@ def test_missing_answers_and_other_shapes_are_refused() -> None:
 
 def test_the_float32_comparison_is_exact_around_every_boundary() -> None:
     random = np.random.default_rng(5)
-    thresholds = np.concatenate([random.normal(size=2000) * 10.0 ** random.integers(-30, 30, 2000), [0.0, -0.0, 1.0]])
+    ends = [0.0, -0.0, 1.0, float(np.finfo(np.float32).max), float(np.finfo(np.float32).min), 1e39, np.inf, -np.inf]
+    thresholds = np.concatenate([random.normal(size=2000) * 10.0 ** random.integers(-30, 30, 2000), ends])
     splits = split_of_float32(thresholds)
     floor = floor32(thresholds)
-    near = [thresholds, splits, floor.astype(np.float64), np.nextafter(floor, np.float32(np.inf)).astype(np.float64)]
-    for value in near:
-        for x in (value, np.nextafter(value, np.inf), np.nextafter(value, -np.inf)):
-            library = x.astype(np.float32).astype(np.float64) <= thresholds
-            np.testing.assert_array_equal(x <= splits, library)
+    with np.errstate(over="ignore"):
+        above = np.nextafter(floor, np.float32(np.inf)).astype(np.float64)
+        for value in (thresholds, splits, floor.astype(np.float64), above):
+            for x in (value, np.nextafter(value, np.inf), np.nextafter(value, -np.inf)):
+                library = x.astype(np.float32).astype(np.float64) <= thresholds
+                np.testing.assert_array_equal(x <= splits, library)

@@ -1,7 +1,7 @@
 """The proof that a converted model gives the original's answers: both are asked the same rows and compared.
 
-Probabilities and predictions must agree within a tolerance: absolute up to 1, relative beyond. Labels must be equal,
-except where the original itself has two classes within that tolerance of each other.
+Numbers must agree within a tolerance: absolute up to 1, relative beyond. Labels must be equal, except where the
+original itself has two classes within that tolerance of each other (or an outlier's score that close to its limit).
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -85,7 +85,8 @@ def _compare(
 ) -> tuple[float, float, float]:
     """Largest absolute and relative difference of the numbers, share of equal labels. Raises ParityFailed."""
     max_abs = max_rel = 0.0
-    for name in (n for n in wanted if n != "label"):
+    exact = [name for name in wanted if name == "label" or wanted[name].dtype.kind != "f"]
+    for name in (n for n in wanted if n not in exact):
         a, b = _alike(name, wanted[name], given[name])
         apart = _apart(a, b)
         excess = apart / np.maximum(1.0, np.nan_to_num(np.abs(a), nan=1.0, posinf=1.0))
@@ -95,15 +96,16 @@ def _compare(
         # A share of next to nothing says nothing.
         sized = np.abs(a) >= tolerance
         max_rel = max(max_rel, float((apart[sized] / np.abs(a[sized])).max(initial=0.0)))
-    if "label" not in wanted:
-        return max_abs, max_rel, 1.0
-    a, b = _alike("label", wanted["label"], given["label"])
-    other = (a != b).astype(np.float64)
-    if "probability" in wanted:
-        other[_undecided(wanted["probability"], tolerance)] = 0.0
-    if other.any():
-        raise _failure("label", (a, b), other, rows, tolerance=0.0, batch=batch)
-    return max_abs, max_rel, float(np.mean(a == b))
+    agreement = 1.0
+    for name in exact:
+        a, b = _alike(name, wanted[name], given[name])
+        other = (a != b).astype(np.float64)
+        if name == "label":
+            other[_undecided(wanted, tolerance)] = 0.0
+            agreement = float(np.mean(a == b))
+        if other.any():
+            raise _failure(name, (a, b), other, rows, tolerance=0.0, batch=batch)
+    return max_abs, max_rel, agreement
 
 
 def _alike(name: str, wanted: NDArray[Any], given: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
@@ -122,11 +124,14 @@ def _apart(a: NDArray[Any], b: NDArray[Any]) -> NDArray[np.float64]:
     return np.where(same, 0.0, np.where(np.isnan(apart), np.inf, apart))
 
 
-def _undecided(probability: NDArray[Any], tolerance: float) -> NDArray[np.bool_]:
-    if probability.shape[1] < 2:
-        return np.zeros(len(probability), dtype=np.bool_)
-    top = np.sort(probability, axis=1)[:, -2:]
-    undecided: NDArray[np.bool_] = top[:, 1] - top[:, 0] <= tolerance
+def _undecided(wanted: Arrays, tolerance: float) -> NDArray[np.bool_]:
+    """Rows where the original's label hangs on less than the tolerance: two classes alike, or a score at its limit."""
+    undecided = np.zeros(len(wanted["label"]), dtype=np.bool_)
+    if "probability" in wanted and wanted["probability"].shape[1] > 1:
+        top = np.sort(wanted["probability"], axis=1)[:, -2:]
+        undecided = top[:, 1] - top[:, 0] <= tolerance
+    elif "score" in wanted:
+        undecided = np.abs(wanted["score"]) <= tolerance
     return undecided
 
 
@@ -145,11 +150,11 @@ def _failure(
     count = int((by_row > tolerance).any(axis=1).sum())
     values = [f"{column} = {array[row].item()!r}" for column, array in rows.items()]
     shown = ", ".join(values[:SHOWN_COLUMNS]) + (", ..." if len(values) > SHOWN_COLUMNS else "")
-    apart = "" if name == "label" else f" (largest difference {by_row.max():.3g}, allowed {tolerance:.3g})"
+    apart = "" if tolerance == 0 else f" (largest difference {by_row.max():.3g}, allowed {tolerance:.3g})"
     asked = f", asked {batch} at a time" if batch else ""
     todo = (
         "Train so that no two classes lie this close, or deploy another version"
-        if name == "label"
+        if tolerance == 0
         else "If that difference is harmless, raise tolerance in [parity] of function.toml; else deploy another version"
     )
     return ParityFailed(

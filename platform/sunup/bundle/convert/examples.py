@@ -1,4 +1,4 @@
-"""The real rows a model comes with: its input example, and rows collected elsewhere."""
+"""The real rows a model comes with (its input example, rows collected elsewhere), and how rows are fed to a graph."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,9 +9,10 @@ import pandas as pd
 from mlflow.models import Model
 from numpy.typing import NDArray
 
+from sunup.bundle.parity import Arrays
 from sunup.errors import ConversionRefused
 from sunup.limits import PARITY_ROWS_MAX
-from sunup.types import Field
+from sunup.types import Field, Tensor
 
 
 def real_rows(folder: Path, columns: Sequence[Field], more: str) -> dict[str, NDArray[Any]]:
@@ -44,3 +45,13 @@ def _values(series: Any, dtype: str) -> NDArray[Any]:
     # Numbers travel as float64, as requests bring them; `answer` makes them what the signature says.
     values: NDArray[Any] = series.astype(object if dtype == "string" else np.float64).to_numpy()
     return values
+
+
+def feeds(inputs: Sequence[Tensor], rows: Arrays) -> dict[str, NDArray[Any]]:
+    """A graph's inputs from columns of values: a matrix of all, [n, 1] or [n] per column."""
+    arrays = {}
+    for tensor in inputs:
+        dtype: Any = object if tensor.dtype == "string" else tensor.dtype
+        matrix = np.column_stack([rows[name] for name in tensor.columns]).astype(dtype)
+        arrays[tensor.name] = matrix[:, 0] if len(tensor.shape) == 1 else matrix
+    return arrays

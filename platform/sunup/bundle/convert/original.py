@@ -6,13 +6,16 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Final
 
+import mlflow.catboost
 import mlflow.lightgbm
+import mlflow.onnx
 import mlflow.sklearn
 import mlflow.xgboost
 import pandas as pd
 from numpy.typing import NDArray
 
 from sunup.bundle.convert.answers import BOOSTERS, asking, kind_of
+from sunup.bundle.convert.onnx import OnnxModel
 from sunup.bundle.parity import Arrays
 from sunup.errors import ConversionRefused
 from sunup.types import Field
@@ -21,14 +24,18 @@ from sunup.types import Field
 STRICT: Final[Mapping[str, tuple[str, ...]]] = {
     "scikit-learn": (),
     "lightgbm": (),
+    "catboost": (),
     "xgboost": ("xgboost-cpu",),
     "xgboost-cpu": ("xgboost",),
 }
 LOADERS: Final[Mapping[str, Callable[[str], Any]]] = {
     "sklearn": mlflow.sklearn.load_model,
     "lightgbm": mlflow.lightgbm.load_model,
+    "catboost": mlflow.catboost.load_model,
+    "onnx": mlflow.onnx.load_model,
     "xgboost": mlflow.xgboost.load_model,
 }
+EXTRAS: Final = ("catboost",)  # flavours whose library is an extra of its own
 _PIN: Final = re.compile(r"([A-Za-z0-9._-]+)\s*==\s*([0-9][^\s;,]*)")
 
 
@@ -38,7 +45,7 @@ class Original:
     def __init__(self, model: Any, columns: Sequence[Field]) -> None:
         self.model = model
         self._columns = columns
-        self._ask = asking(model)
+        self._ask = None if isinstance(model, OnnxModel) else asking(model)
         self._named = isinstance(model, BOOSTERS) or hasattr(model, "feature_names_in_") or _mixed(columns)
         _use_one_thread(model)
 
@@ -47,6 +54,9 @@ class Original:
 
         Numbers become the signature's types first, as MLflow enforces them.
         """
+        if self._ask is None:
+            answers: Arrays = self.model.answer({c.name: _as_logged(rows[c.name], c.dtype) for c in self._columns})
+            return answers
         table: Any = pd.DataFrame({c.name: _as_logged(rows[c.name], c.dtype) for c in self._columns})
         return self._ask(table if self._named else table.to_numpy())
 
@@ -72,14 +82,17 @@ def load(folder: Path, flavor: str, columns: Sequence[Field]) -> Original:
     try:
         model = loader(str(folder))
     except ModuleNotFoundError as error:
+        where = f"pip install 'sunup[{flavor}]'" if error.name in EXTRAS else "Install it"
         raise ConversionRefused(
-            f"The model needs the Python package {error.name}, which is not installed here. Install it, or log the "
+            f"The model needs the Python package {error.name}, which is not installed here. {where}, or log the "
             "model without code of its own."
         ) from error
     except MemoryError:
         raise
     except Exception as error:  # unpickling runs code of the model's author, which may raise anything
         raise ConversionRefused(f"The model cannot be loaded: {type(error).__name__}: {error}") from error
+    if flavor == "onnx":
+        return Original(OnnxModel(model, columns), columns)
     if not isinstance(model, BOOSTERS) and not kind_of(model):
         raise ConversionRefused(
             f"{type(model).__name__} is neither a classifier nor a regressor, an outlier detector or a clusterer; only "

@@ -1,7 +1,7 @@
 """One job from beginning to end: load the original, convert it, prove the conversion, write what a bundle keeps."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -9,7 +9,8 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from sunup.bundle.convert.examples import real_rows
+from sunup.bundle.convert.examples import feeds, real_rows
+from sunup.bundle.convert.onnx import OnnxModel
 from sunup.bundle.convert.original import Original, check_requirements, load
 from sunup.bundle.convert.sklearn import NUMBERS, candidates
 from sunup.bundle.convert.trees.model import Converted
@@ -40,7 +41,7 @@ def run(job: Job, on_stage: Callable[[str, float], None]) -> Result:
     names = [output.name for output in converted.outputs]
 
     def ask(asked: Arrays) -> Arrays:
-        return dict(zip(names, executor.run(feeds(converted, asked), names), strict=True))
+        return dict(zip(names, executor.run(feeds(converted.inputs, asked), names), strict=True))
 
     proof, answers = prove(original.answer, ask, rows, tolerance=job.tolerance, **counts)
     on_stage("prove", time.perf_counter() - started)
@@ -48,32 +49,23 @@ def run(job: Job, on_stage: Callable[[str, float], None]) -> Result:
     (out / MODEL).write_bytes(model)
     (out / PARITY).write_bytes(msgspec.json.format(msgspec.json.encode(proof), indent=2) + b"\n")
     few = {name: array[:WARMUP_ROWS] for name, array in rows.items()}
-    kept = {f"in:{name}": array for name, array in feeds(converted, few).items()}
+    kept = {f"in:{name}": array for name, array in feeds(converted.inputs, few).items()}
     kept |= {f"out:{name}": answers[name][:WARMUP_ROWS] for name in names}
     arrays: dict[str, Any] = {name: _plain(array) for name, array in kept.items()}
     np.savez(out / WARMUP, allow_pickle=False, **arrays)
     return Result(converted.inputs, converted.outputs, _example(rows, job.columns))
 
 
-def feeds(converted: Converted, rows: Arrays) -> dict[str, NDArray[Any]]:
-    """The model's inputs from columns of values: one matrix of all, or [n, 1] per column."""
-    arrays = {}
-    for tensor in converted.inputs:
-        dtype: Any = object if tensor.dtype == "string" else tensor.dtype
-        arrays[tensor.name] = np.column_stack([rows[name] for name in tensor.columns]).astype(dtype)
-    return arrays
-
-
 def _convert(original: Original, columns: Sequence[Field], real: Arrays) -> Converter:
     """The first conversion that the runtime loads and runs, optimised."""
     reasons = []
-    for way in candidates(original.model, columns):
+    for way in _ways(original, columns):
         try:
             converted = way()
             model = optimise(converted.model)
             executor = OnnxExecutor(model, optimised=True)
             trial = {name: array[:1] for name, array in (real if _count(real) else _invent(columns, None)).items()}
-            executor.run(feeds(converted, trial), [output.name for output in converted.outputs])
+            executor.run(feeds(converted.inputs, trial), [output.name for output in converted.outputs])
         except (ConversionRefused, MemoryError):
             raise
         except Exception as error:  # converters raise what they like; the next way may do
@@ -85,6 +77,12 @@ def _convert(original: Original, columns: Sequence[Field], real: Arrays) -> Conv
         f"This {kind} cannot be converted to ONNX ({reasons[0]}). Use estimators that skl2onnx knows, or log the parts "
         "it does not know outside the pipeline."
     )
+
+
+def _ways(original: Original, columns: Sequence[Field]) -> Iterable[Callable[[], Converted]]:
+    if isinstance(original.model, OnnxModel):
+        return [lambda: original.model.converted]
+    return candidates(original.model, columns)
 
 
 def proof_rows(

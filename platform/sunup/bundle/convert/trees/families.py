@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sunup.bundle.convert.trees import lightgbm, sklearn, xgboost
+from sunup.bundle.convert.trees import catboost, lightgbm, sklearn, xgboost
 from sunup.bundle.convert.trees.model import TreeModel
 
 
@@ -14,7 +14,7 @@ def tree_model(model: Any, float32_columns: NDArray[np.bool_]) -> TreeModel | No
 
     `float32_columns` [features]: columns that callers' tables hold as float32. Raises ConversionRefused.
     """
-    for family in (sklearn.tree_model, lightgbm.tree_model, xgboost.tree_model):
+    for family in (sklearn.tree_model, lightgbm.tree_model, xgboost.tree_model, catboost.tree_model):
         found = family(model, float32_columns)
         if found is not None:
             return found

@@ -192,13 +192,18 @@ def split_of_float32(threshold: Floats) -> Floats:
     becomes at most f; the midpoint itself does when f is even.
     """
     floor = floor32(threshold)
-    following = np.nextafter(floor, np.float32(np.inf))
-    middle = (floor.astype(np.float64) + following.astype(np.float64)) / 2
+    with np.errstate(over="ignore"):
+        following = np.nextafter(floor, np.float32(np.inf))
+    # Beyond the largest float32, rounding turns over where it would if there were one more.
+    beyond = 2.0**128
+    middle = (floor.astype(np.float64).clip(-beyond, beyond) + following.astype(np.float64).clip(-beyond, beyond)) / 2
     even = (floor.view(np.uint32) & 1) == 0
-    return np.where(even, middle, np.nextafter(middle, -np.inf))
+    return np.where(np.isposinf(threshold), np.inf, np.where(even, middle, np.nextafter(middle, -np.inf)))
 
 
 def floor32(threshold: Floats) -> NDArray[np.float32]:
     """The largest float32 that is not above each threshold."""
-    rounded = threshold.astype(np.float32)
-    return np.where(rounded.astype(np.float64) > threshold, np.nextafter(rounded, np.float32(-np.inf)), rounded)
+    with np.errstate(over="ignore"):
+        rounded = threshold.astype(np.float32)
+        below = np.nextafter(rounded, np.float32(-np.inf))
+    return np.where(rounded.astype(np.float64) > threshold, below, rounded)
