@@ -13,11 +13,12 @@ from tests.models import boosted, fields_of, job, save, table
 
 from sunup.bundle.convert.examples import feeds, real_rows
 from sunup.bundle.convert.original import Original, load
-from sunup.bundle.convert.task import proof_rows, run
+from sunup.bundle.convert.task import run
 from sunup.bundle.convert.trees.forest import Forest, floor32, split_of_float32
 from sunup.bundle.convert.trees.lightgbm import tree_model as lightgbm_trees
 from sunup.bundle.convert.trees.model import Converted, TreeModel, convert_trees
 from sunup.bundle.convert.trees.sklearn import tree_model as sklearn_trees
+from sunup.bundle.convert.trials import proof_rows
 from sunup.bundle.parity import Arrays, prove
 from sunup.errors import ParityFailed
 from sunup.execute.onnx import OnnxExecutor

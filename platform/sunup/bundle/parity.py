@@ -16,14 +16,17 @@ from sunup.errors import ParityFailed
 Arrays = Mapping[str, NDArray[Any]]
 Answer = Callable[[Arrays], Arrays]
 
-BATCHES: Final = (1, 2, 7)  # sizes the converted model is also asked in, beside all rows at once
-BATCHED_ROWS: Final = 56  # rows asked in those sizes
+BATCHES: Final = (1, 2, 7, 64)  # sizes the converted model is also asked in, beside all rows at once
+BATCHED_ROWS: Final = 128  # rows asked in those sizes, evenly chosen
+LARGE: Final = 1e6  # answers beyond it count in shares only: the last digit of a huge one is huge itself
 SHOWN_COLUMNS: Final = 6
+SHOWN_TEXT: Final = 60
 
 
 class Proof(msgspec.Struct, frozen=True):
     """parity.json. `real_rows` came from people, `threshold_rows` were made to lie at the model's splits; the rest
-    are mixtures and rows with missing values. `label_agreement`: share of rows with the same label, 1.0 without labels.
+    are mixtures and rows with odd values. `label_agreement`: share of rows with the same label, 1.0 without labels.
+    `refused`: kinds of values the original refuses to answer; the converted model answers them, with what nobody knows.
     """
 
     rows: int
@@ -34,6 +37,7 @@ class Proof(msgspec.Struct, frozen=True):
     label_agreement: float
     tolerance: float
     how: str
+    refused: tuple[str, ...] = ()
 
 
 def prove(
@@ -45,6 +49,7 @@ def prove(
     threshold_rows: int,
     tolerance: float,
     how: str,
+    refused: tuple[str, ...] = (),
 ) -> tuple[Proof, Arrays]:
     """Ask both, compare, return the proof and the original's answers.
 
@@ -52,12 +57,20 @@ def prove(
     difference, its row, and what to do.
     """
     wanted = original(rows)
-    given = converted(rows)
+    try:
+        given = converted(rows)
+    except MemoryError:
+        raise
+    except Exception as error:  # whatever the runtime says
+        reason = str(error).split("\n", 1)[0][:300]
+        raise ParityFailed(f"The converted model fails on rows that the original answers: {reason}") from error
     count = len(next(iter(rows.values())))
     max_abs, max_rel, agreement = _compare(wanted, given, rows, tolerance)
-    few = min(count, BATCHED_ROWS)
+    chosen = np.linspace(0, count - 1, min(count, BATCHED_ROWS)).astype(np.int64)
+    few = {name: array[chosen] for name, array in rows.items()}
+    expected = {name: array[chosen] for name, array in wanted.items()}
     for size in BATCHES:
-        _compare(_part(wanted, 0, few), _in_batches(converted, rows, few, size), rows, tolerance, size)
+        _compare(expected, _in_batches(converted, few, len(chosen), size), few, tolerance, size)
     proof = Proof(
         rows=count,
         real_rows=real_rows,
@@ -67,6 +80,7 @@ def prove(
         label_agreement=agreement,
         tolerance=tolerance,
         how=how,
+        refused=refused,
     )
     return proof, wanted
 
@@ -92,7 +106,7 @@ def _compare(
         excess = apart / np.maximum(1.0, np.nan_to_num(np.abs(a), nan=1.0, posinf=1.0))
         if excess.max(initial=0.0) > tolerance:
             raise _failure(name, (a, b), excess, rows, tolerance=tolerance, batch=batch)
-        max_abs = max(max_abs, float(apart.max(initial=0.0)))
+        max_abs = max(max_abs, float(apart[np.abs(a) <= LARGE].max(initial=0.0)))
         # A share of next to nothing says nothing.
         sized = np.abs(a) >= tolerance
         max_rel = max(max_rel, float((apart[sized] / np.abs(a[sized])).max(initial=0.0)))
@@ -148,7 +162,7 @@ def _failure(
     by_row = excess.reshape(len(excess), -1)
     row = int(by_row.max(axis=1).argmax())
     count = int((by_row > tolerance).any(axis=1).sum())
-    values = [f"{column} = {array[row].item()!r}" for column, array in rows.items()]
+    values = [f"{column} = {_short(array[row])}" for column, array in rows.items()]
     shown = ", ".join(values[:SHOWN_COLUMNS]) + (", ..." if len(values) > SHOWN_COLUMNS else "")
     apart = "" if tolerance == 0 else f" (largest difference {by_row.max():.3g}, allowed {tolerance:.3g})"
     asked = f", asked {batch} at a time" if batch else ""
@@ -162,6 +176,11 @@ def _failure(
         f"{name} differs{apart}. At row {row} ({shown}) the original gives {_plain(wanted[row])}, the converted one "
         f"{_plain(given[row])}. {todo}."
     )
+
+
+def _short(value: Any) -> str:
+    text = repr(value.item() if hasattr(value, "item") else value)
+    return text if len(text) <= SHOWN_TEXT else f"{text[:SHOWN_TEXT]}..."
 
 
 def _plain(answer: Any) -> str:

@@ -1,6 +1,6 @@
 """Rows that try a model where it could go wrong: at its splits, with values missing, and between the real ones."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -105,6 +105,28 @@ def rows_with_gaps(base: Floats, dtypes: Sequence[str], *, missing: bool) -> Flo
         row[column] = value
     rows[-1, gap] = np.nan if missing else 0.0
     return rows
+
+
+def rows_far_out(base: Floats, dtypes: Sequence[str]) -> Iterator[tuple[str, Floats]]:
+    """Rows with one column far from anything, by what that is called: of fractions tiny (denormal in float64 or
+    float32), large, beyond float32 and infinite; of whole numbers negative and large.
+
+    Nothing finite has a square beyond float64: what an answer is there hangs on the order of operations.
+    """
+    names = np.array(dtypes)
+    fractions, whole = np.flatnonzero(~np.isin(names, WHOLE)), np.flatnonzero(np.isin(names, ("int32", "int64")))
+    kinds: list[tuple[str, Ints, Sequence[float]]] = [
+        ("tiny values", fractions, (5e-324, -2.2e-310, 1e-40, -1e-45)),
+        ("large values", fractions, (1e6, -1e6, 1e15, -1e15)),
+        ("values beyond float32", np.flatnonzero(names == "float64"), (3.5e38, -3.5e38, 1e150, -1e150)),
+        ("infinite values", fractions, (np.inf, -np.inf)),
+        ("large whole numbers", whole, (-1.0, 2.0**24 + 1, 2.0**31 - 1, -(2.0**31))),
+    ]
+    for name, columns, values in kinds:
+        if len(columns):
+            pairs = [(column, value) for column in columns.tolist() for value in values]
+            rows = np.nan_to_num(base[np.arange(len(pairs)) % len(base)])
+            yield name, _with(rows, np.array([c for c, _ in pairs]), np.array([v for _, v in pairs]))
 
 
 def rows_between(base: Floats, dtypes: Sequence[str], count: int) -> Floats:

@@ -1,9 +1,10 @@
 """One job from beginning to end: load the original, convert it, prove the conversion, write what a bundle keeps."""
 
+import re
 import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -12,18 +13,15 @@ from numpy.typing import NDArray
 from sunup.bundle.convert.examples import feeds, real_rows
 from sunup.bundle.convert.onnx import OnnxModel
 from sunup.bundle.convert.original import Original, check_requirements, load
-from sunup.bundle.convert.sklearn import NUMBERS, candidates
+from sunup.bundle.convert.sklearn.pipeline import candidates
 from sunup.bundle.convert.trees.model import Converted
+from sunup.bundle.convert.trials import count, invent, proof_rows
 from sunup.bundle.job import MODEL, PARITY, WARMUP, Job, Result
 from sunup.bundle.parity import Arrays, prove
-from sunup.bundle.rows import grid_of, rows_at_codes, rows_at_splits, rows_between, rows_from_nothing, rows_with_gaps
 from sunup.errors import ConversionRefused
 from sunup.execute.onnx import OnnxExecutor, optimise
-from sunup.limits import PARITY_ROWS_MAX, WARMUP_ROWS
+from sunup.limits import WARMUP_ROWS
 from sunup.types import Field
-
-MIXED_ROWS: Final = 512  # rows mixed from real ones; enough to visit what a few examples do not
-INVENTED_ROWS: Final = 256  # rows for a model that came without an example
 
 Converter = tuple[Converted, OnnxExecutor, bytes]
 
@@ -64,12 +62,12 @@ def _convert(original: Original, columns: Sequence[Field], real: Arrays) -> Conv
             converted = way()
             model = optimise(converted.model)
             executor = OnnxExecutor(model, optimised=True)
-            trial = {name: array[:1] for name, array in (real if _count(real) else _invent(columns, None)).items()}
+            trial = {name: array[:1] for name, array in (real if count(real) else invent(columns, None)).items()}
             executor.run(feeds(converted.inputs, trial), [output.name for output in converted.outputs])
         except (ConversionRefused, MemoryError):
             raise
         except Exception as error:  # converters raise what they like; the next way may do
-            reasons.append(f"{type(error).__name__}: {error}".split("\n", 1)[0][:300])
+            reasons.append(_reason(error))
         else:
             return converted, executor, model
     kind = type(original.model).__name__
@@ -79,75 +77,17 @@ def _convert(original: Original, columns: Sequence[Field], real: Arrays) -> Conv
     )
 
 
+def _reason(error: Exception) -> str:
+    unknown = re.search(r"(?:shape calculator|converter) for type '<class '([\w.]+)'>'", str(error))
+    if unknown:
+        return f"there is no converter for {unknown[1].rpartition('.')[2]}"
+    return f"{type(error).__name__}: {error}".split("\n", 1)[0][:300]
+
+
 def _ways(original: Original, columns: Sequence[Field]) -> Iterable[Callable[[], Converted]]:
     if isinstance(original.model, OnnxModel):
         return [lambda: original.model.converted]
     return candidates(original.model, columns)
-
-
-def proof_rows(
-    original: Original, converted: Converted, columns: Sequence[Field], real: Arrays
-) -> tuple[Arrays, dict[str, Any]]:
-    """The rows to prove with, and what `prove` is told of them: real_rows, threshold_rows, how."""
-    found = _count(real)
-    base = real if found else _invent(columns, converted.forest if converted.to_trees is None else None)
-    if any(column.dtype not in NUMBERS for column in columns):
-        rows, picked = base, np.random.default_rng(0).integers(_count(base), size=(len(columns), MIXED_ROWS))
-        rows = {c.name: np.concatenate([base[c.name], base[c.name][p]]) for c, p in zip(columns, picked, strict=True)}
-        how = f"{_given(found, base)}, {MIXED_ROWS} mixtures of them; {converted.note}"
-        return rows, {"real_rows": found, "threshold_rows": 0, "how": how}
-    dtypes = [column.dtype for column in columns]
-    matrix = np.column_stack([base[column.name] for column in columns])
-    gaps = rows_with_gaps(matrix, dtypes, missing=True)
-    missing = original.takes(_columns(gaps[-1:], columns))
-    if not missing:
-        gaps = rows_with_gaps(matrix, dtypes, missing=False)
-    first = np.concatenate([matrix, rows_between(matrix, dtypes, MIXED_ROWS), gaps])[: PARITY_ROWS_MAX * 3 // 4]
-    at_splits = _split_rows(converted, dtypes, matrix, PARITY_ROWS_MAX - len(first), missing=missing)
-    how = (
-        f"{_given(found, base)}, {MIXED_ROWS} mixtures of them, {len(gaps)} with zeros"
-        f"{' and missing values' if missing else ''}, {len(at_splits)} on both sides of splits; {converted.note}"
-    )
-    rows = _columns(np.concatenate([first, at_splits]), columns)
-    return rows, {"real_rows": found, "threshold_rows": len(at_splits), "how": how}
-
-
-def _split_rows(
-    converted: Converted, dtypes: Sequence[str], base: NDArray[np.float64], budget: int, *, missing: bool
-) -> NDArray[np.float64]:
-    forest = converted.forest
-    if forest is None:
-        return np.empty((0, base.shape[1]))
-    if converted.to_trees is None or converted.to_input is None:
-        grid = grid_of(dtypes, forest)
-        codes = rows_at_codes(forest, base, grid, budget=budget // 3, missing=missing)
-        rows = rows_at_splits(forest, base, grid, budget=budget - len(codes), missing=missing)
-        return np.concatenate([codes, rows])
-    # Behind other steps the trees see fractions, whatever the columns are.
-    grid = grid_of(["float64"] * len(dtypes), forest)
-    rows = rows_at_splits(forest, converted.to_trees(base), grid, budget=budget, missing=missing)
-    back = converted.to_input(rows) if len(rows) else rows
-    return np.where(np.isin(np.array(dtypes), ("bool", "int32", "int64")), np.round(np.nan_to_num(back)), back)
-
-
-def _invent(columns: Sequence[Field], forest: Any) -> Arrays:
-    numbers = rows_from_nothing([column.dtype for column in columns], forest, INVENTED_ROWS)
-    rows = _columns(numbers, columns)
-    text = {c.name: np.array(["a"] * INVENTED_ROWS, dtype=object) for c in columns if c.dtype not in NUMBERS}
-    return {**rows, **text}
-
-
-def _columns(matrix: NDArray[np.float64], columns: Sequence[Field]) -> dict[str, NDArray[Any]]:
-    values = {column.name: matrix[:, i] for i, column in enumerate(columns)}
-    return {c.name: values[c.name].clip(0, 1) if c.dtype == "bool" else values[c.name] for c in columns}
-
-
-def _given(found: int, base: Arrays) -> str:
-    return f"{found} real rows" if found else f"no example, {_count(base)} invented rows"
-
-
-def _count(rows: Arrays) -> int:
-    return len(next(iter(rows.values())))
 
 
 def _plain(array: NDArray[Any]) -> NDArray[Any]:

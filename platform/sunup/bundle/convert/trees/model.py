@@ -32,13 +32,15 @@ class TreeModel:
     """A model of trees, whatever library made it.
 
     `prepare` adds what the float64 matrix [rows, features] goes through first; `finish` turns the forest's sums
-    [rows, outputs] into probabilities [rows, classes], or predictions [rows, 1] when `classes` is None.
+    [rows, outputs] into probabilities [rows, classes], or predictions [rows, 1] when `classes` is None, or outlier
+    scores [rows, 1] when it `detects`.
     """
 
     forest: Forest
     prepare: Prepare
     finish: Finish
     classes: NDArray[Any] | None
+    detects: bool = False
 
     def add(self, nodes: Nodes, x: str) -> str:
         """Add the model over the float64 matrix `x`: probabilities [rows, classes] or predictions [rows, 1]."""
@@ -68,13 +70,25 @@ def convert_trees(model: TreeModel, columns: Sequence[Field]) -> Converted:
     several = model.forest.trees.value.shape[1] > 1
     graph = Graph([column.name for column in columns], ml=STOCK_ML if several else ML_OPSET)
     answer = model.add(graph, "input")
+    if model.detects:
+        graph.add("Reshape", answer, graph.constant(np.array([-1])), output="score")
+        add_detection(graph, answer, "label")
+        outputs: tuple[Tensor, ...] = (Tensor("label", "int64", (-1,)), Tensor("score", "float64", (-1,)))
+        return Converted(graph.model(outputs, {}), graph.inputs, outputs, model.forest)
     if model.classes is None:
         graph.add("Reshape", answer, graph.constant(np.array([-1])), output="prediction")
-        outputs: tuple[Tensor, ...] = (Tensor("prediction", "float64", (-1,)),)
+        outputs = (Tensor("prediction", "float64", (-1,)),)
         return Converted(graph.model(outputs, {}), graph.inputs, outputs, model.forest)
     label = Tensor("label", add_label(graph, answer, model.classes), (-1,))
     outputs = (label, Tensor("probability", "float64", (-1, len(model.classes))))
     return Converted(graph.model(outputs, {"probability": answer}), graph.inputs, outputs, model.forest)
+
+
+def add_detection(nodes: Nodes, score: str, output: str) -> None:
+    """Add the label of outlier scores [rows, 1] under the name `output`: -1 below zero, else 1."""
+    below = nodes.add("Less", score, nodes.constant(np.array(0.0)))
+    labels = nodes.add("Where", below, nodes.constant(np.array(-1)), nodes.constant(np.array(1)))
+    nodes.add("Reshape", labels, nodes.constant(np.array([-1])), output=output)
 
 
 def add_complement(nodes: Nodes, positive: str) -> str:

@@ -6,6 +6,7 @@ the larger child (missing_go_to_left).
 """
 
 from collections.abc import Iterable
+from dataclasses import replace
 from functools import partial
 from typing import Any, Final
 
@@ -19,9 +20,11 @@ from sklearn.ensemble import (
     GradientBoostingRegressor,
     HistGradientBoostingClassifier,
     HistGradientBoostingRegressor,
+    IsolationForest,
     RandomForestClassifier,
     RandomForestRegressor,
 )
+from sklearn.ensemble._iforest import _average_path_length
 from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor, ExtraTreeClassifier, ExtraTreeRegressor
 
 from sunup.bundle.convert.graph import Nodes
@@ -32,7 +35,7 @@ SINGLE: Final = (DecisionTreeClassifier, DecisionTreeRegressor, ExtraTreeClassif
 AVERAGED: Final = (RandomForestClassifier, RandomForestRegressor, ExtraTreesClassifier, ExtraTreesRegressor)
 BOOSTED: Final = (GradientBoostingClassifier, GradientBoostingRegressor)
 BINNED: Final = (HistGradientBoostingClassifier, HistGradientBoostingRegressor)
-ALL: Final = (*SINGLE, *AVERAGED, *BOOSTED, *BINNED)
+ALL: Final = (*SINGLE, *AVERAGED, *BOOSTED, *BINNED, IsolationForest)
 
 
 def tree_model(model: Any, float32_columns: NDArray[np.bool_]) -> TreeModel | None:
@@ -42,6 +45,8 @@ def tree_model(model: Any, float32_columns: NDArray[np.bool_]) -> TreeModel | No
     kind = type(model)
     if kind in SINGLE or kind in AVERAGED:
         return _averaged(model) if model.n_outputs_ == 1 else None
+    if kind is IsolationForest:
+        return _isolating(model)
     if kind in BOOSTED:
         return _boosted(model)
     return _binned(model, float32_columns) if kind in BINNED else None
@@ -62,6 +67,24 @@ def _averaged(model: Any) -> TreeModel:
 def _finish_average(count: int, *, binary: bool, nodes: Nodes, raw: str) -> str:
     mean = raw if count == 1 else nodes.add("Div", raw, nodes.constant(np.array(float(count))))
     return add_complement(nodes, mean) if binary else mean
+
+
+def _isolating(model: Any) -> TreeModel:
+    """A leaf's value is how deep it lies, with what its rows would add; the score is 2 to minus the mean's share."""
+    trees = []
+    lengths = zip(model._decision_path_lengths, model._average_path_length_per_tree, strict=True)
+    for member, features, (path, more) in zip(model.estimators_, model.estimators_features_, lengths, strict=True):
+        tree = _tree(member.tree_, (path + more - 1.0)[:, None])
+        trees.append(replace(tree, feature=np.asarray(features, dtype=np.int64)[tree.feature]))
+    usual = float(_average_path_length([model._max_samples])[0]) * len(trees)
+    finish = partial(_finish_isolation, usual, float(model.offset_))
+    return TreeModel(plant(trees, 1, "float32"), unchanged, finish, None, detects=True)
+
+
+def _finish_isolation(usual: float, offset: float, *, nodes: Nodes, raw: str) -> str:
+    share = nodes.add("Div", raw, nodes.constant(np.array(-usual)))
+    score = nodes.add("Pow", nodes.constant(np.array(2.0)), share)
+    return nodes.add("Sub", nodes.constant(np.array(-offset)), score)
 
 
 def _boosted(model: Any) -> TreeModel | None:

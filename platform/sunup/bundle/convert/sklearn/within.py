@@ -1,9 +1,8 @@
 """Our own converters inside skl2onnx: tree models with exact thresholds, and the common steps whose stock form is
-float32 only or needlessly long (logistic regression, imputing)."""
+float32 only or needlessly long (linear models, kernels, imputing)."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import lightgbm
 import numpy as np
@@ -11,22 +10,26 @@ import onnx
 import skl2onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
+from skl2onnx._supported_operators import sklearn_operator_name_map
 from skl2onnx.common._registration import get_converter
-from skl2onnx.common.data_types import DoubleTensorType, FloatTensorType
+from skl2onnx.common.data_types import DoubleTensorType, FloatTensorType, Int64TensorType
 from skl2onnx.common.shape_calculator import (
     calculate_linear_classifier_output_shapes,
     calculate_linear_regressor_output_shapes,
 )
-from sklearn.base import ClassifierMixin, is_classifier
+from sklearn.base import ClassifierMixin
 from sklearn.impute import SimpleImputer
-from sklearn.linear_model import LogisticRegression
+from sklearn.svm import LinearSVC
 
-from sunup.bundle.convert.graph import ELEMENT, OPSET, STOCK_ML, Nodes
+from sunup.bundle.convert.answers import kind_of
+from sunup.bundle.convert.graph import ELEMENT, OPSET, STOCK_ML
+from sunup.bundle.convert.sklearn import closed
+from sunup.bundle.convert.sklearn.closed import OwnModel, own_formula
 from sunup.bundle.convert.trees import families
 from sunup.bundle.convert.trees import sklearn as sklearn_trees
 from sunup.bundle.convert.trees import xgboost as xgboost_family
 from sunup.bundle.convert.trees.forest import ML
-from sunup.bundle.convert.trees.model import add_complement, add_label
+from sunup.bundle.convert.trees.model import add_detection, add_label
 from sunup.errors import ConversionRefused
 
 # skl2onnx refuses the newest ai.onnx.ml operators; ours stand in this domain until it is done.
@@ -35,38 +38,9 @@ _OURS: Final = "ours"
 Hook = Callable[[Any, Any, Any], None]
 
 
-class OwnModel(Protocol):
-    """A model we write ourselves. `classes` is None for a regression."""
-
-    @property
-    def classes(self) -> NDArray[Any] | None: ...
-
-    def add(self, nodes: Nodes, x: str) -> str:
-        """Add the model over the float64 matrix `x`: probabilities [rows, classes] or predictions [rows, 1]."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class Logistic:
-    """Logistic regression: sigmoid of one score for two classes, softmax of one per class for more."""
-
-    weights: NDArray[np.float64]
-    intercept: NDArray[np.float64]
-    classes: NDArray[Any] | None
-
-    def add(self, nodes: Nodes, x: str) -> str:
-        """See OwnModel."""
-        scores = nodes.add("Add", nodes.add("MatMul", x, nodes.constant(self.weights)), nodes.constant(self.intercept))
-        if self.weights.shape[1] == 1:
-            return add_complement(nodes, nodes.add("Sigmoid", scores))
-        return nodes.add("Softmax", scores, axis=1)
-
-
 def own_model(model: Any, float32_columns: NDArray[np.bool_]) -> OwnModel | None:
     """An estimator we write ourselves, else None."""
-    if type(model) is LogisticRegression and model.coef_.shape[0] in (1, len(model.classes_)):
-        return Logistic(model.coef_.T.astype(np.float64), model.intercept_.astype(np.float64), model.classes_)
-    return families.tree_model(model, float32_columns)
+    return own_formula(model) or families.tree_model(model, float32_columns)
 
 
 def is_plain_imputer(step: Any) -> bool:
@@ -76,9 +50,15 @@ def is_plain_imputer(step: Any) -> bool:
         and not step.add_indicator
         and isinstance(step.missing_values, float)
         and np.isnan(step.missing_values)
-        and step.statistics_.dtype.kind == "f"
-        and not np.isnan(step.statistics_).any()
+        and (numbers := _numbers(step.statistics_)) is not None
+        and not np.isnan(numbers).any()
     )
+
+
+def _numbers(values: NDArray[Any]) -> NDArray[np.float64] | None:
+    """As float64, unless there is text among them (a constant's array holds objects)."""
+    plain = np.array(values.tolist())
+    return plain.astype(np.float64) if plain.dtype.kind in "fi" else None
 
 
 def hooks(ml: int) -> tuple[Mapping[type, Hook], Mapping[type, Callable[[Any], None]]]:
@@ -94,7 +74,7 @@ def hooks(ml: int) -> tuple[Mapping[type, Hook], Mapping[type, Callable[[Any], N
         else:
             get_converter("SklearnSimpleImputer")(scope, operator, container)
 
-    own = (*sklearn_trees.ALL, LogisticRegression, *_register_boosters())
+    own = (*sklearn_trees.ALL, *closed.ALL, *_register())
     return dict.fromkeys(own, write) | {SimpleImputer: impute}, dict.fromkeys(own, _shape)
 
 
@@ -112,25 +92,25 @@ class _Within:
     """The graph skl2onnx is writing, as a place for nodes."""
 
     def __init__(self, scope: Any, container: Any, ml: int) -> None:
-        self._scope, self._container, self.ml = scope, container, ml
+        self.scope, self.container, self.ml = scope, container, ml
 
     def add(self, op: str, *inputs: str, output: str | None = None, domain: str = "", **attributes: Any) -> str:
-        name = output or self._scope.get_unique_variable_name("own")
+        name = output or self.scope.get_unique_variable_name("own")
         version = 1 if domain else onnx.defs.get_schema(op, OPSET).since_version
-        self._container.add_node(
+        self.container.add_node(
             op,
             list(inputs),
             [name],
             op_domain=_OURS if domain else "",
             op_version=version,
-            name=self._scope.get_unique_operator_name(op),
+            name=self.scope.get_unique_operator_name(op),
             **attributes,
         )
         return str(name)
 
     def constant(self, array: NDArray[Any]) -> str:
-        name = self._scope.get_unique_variable_name("constant")
-        self._container.initializers.append(numpy_helper.from_array(np.ascontiguousarray(array), name))
+        name = self.scope.get_unique_variable_name("constant")
+        self.container.initializers.append(numpy_helper.from_array(np.ascontiguousarray(array), name))
         return str(name)
 
 
@@ -139,15 +119,25 @@ def _write(nodes: _Within, operator: Any) -> None:
     estimator = operator.raw_operator
     model = own_model(estimator, np.zeros(estimator.n_features_in_, dtype=np.bool_))
     if model is None:
+        if type(estimator) in closed.ALL and (stock := get_converter(f"Sklearn{type(estimator).__name__}")):
+            stock(nodes.scope, operator, nodes.container)
+            return
         kind = type(estimator).__name__
-        raise ConversionRefused(f"This {kind} has several targets, categorical splits or a start value per row.")
+        raise ConversionRefused(
+            f"This {kind} has several targets, categorical splits, a start value per row or random answers."
+        )
     answer = model.add(nodes, x)
     *label, out = [variable.full_name for variable in operator.outputs]
+    kind = kind_of(estimator)
+    if kind == "clusterer":
+        nodes.add("Reshape", answer, nodes.constant(np.array([-1])), output=label[0])
     single = isinstance(operator.outputs[-1].type, FloatTensorType)
-    if single:
-        nodes.add("Cast", answer, output=out, to=TensorProto.FLOAT)
+    if single or kind == "clusterer":
+        nodes.add("Cast", answer, output=out, to=TensorProto.FLOAT if single else TensorProto.DOUBLE)
     else:
         nodes.add("Identity", answer, output=out)
+    if kind == "detector":
+        add_detection(nodes, answer, label[0])
     if model.classes is not None:
         add_label(nodes, answer, _as_declared(model.classes), output=label[0])
 
@@ -159,7 +149,8 @@ def _as_declared(classes: NDArray[Any]) -> NDArray[Any]:
 
 def _write_imputer(nodes: _Within, operator: Any) -> None:
     x = _matrix(nodes, operator)
-    filled = nodes.add("Where", nodes.add("IsNaN", x), nodes.constant(operator.raw_operator.statistics_), x)
+    numbers = np.asarray(operator.raw_operator.statistics_, dtype=np.float64)
+    filled = nodes.add("Where", nodes.add("IsNaN", x), nodes.constant(numbers), x)
     out = operator.outputs[0]
     element = ELEMENT["float32" if isinstance(out.type, FloatTensorType) else "float64"]
     nodes.add("Cast", filled, output=out.full_name, to=element)
@@ -176,22 +167,32 @@ def _matrix(nodes: _Within, operator: Any) -> str:
 
 
 def _shape(operator: Any) -> None:
-    if is_classifier(operator.raw_operator):
+    kind = kind_of(operator.raw_operator)
+    if kind == "classifier":
         calculate_linear_classifier_output_shapes(operator)
-    else:
+    elif kind == "regressor":
         calculate_linear_regressor_output_shapes(operator)
-    kind = FloatTensorType if isinstance(operator.inputs[0].type, FloatTensorType) else DoubleTensorType
-    operator.outputs[-1].set_type(kind(operator.outputs[-1].type.shape))
+    else:
+        operator.outputs[0].set_type(Int64TensorType([None]))
+        operator.outputs[-1].type.shape = [None, 1]
+    floats = FloatTensorType if isinstance(operator.inputs[0].type, FloatTensorType) else DoubleTensorType
+    operator.outputs[-1].set_type(floats(operator.outputs[-1].type.shape))
 
 
-def _register_boosters() -> tuple[type, ...]:
-    """Make the boosting libraries' estimators known to skl2onnx, which has a list of scikit-learn's own only."""
-    kinds = (lightgbm.LGBMClassifier, lightgbm.LGBMRegressor, *xgboost_family.ESTIMATORS)
+def _register() -> tuple[type, ...]:
+    """Make estimators known to skl2onnx that it does not know: it has a list of most of scikit-learn's own only."""
+    kinds = (lightgbm.LGBMClassifier, lightgbm.LGBMRegressor, *xgboost_family.ESTIMATORS, *closed.ALL)
     classifying = {"zipmap": [True, False, "columns"], "nocl": [True, False]}
     for kind in kinds:
+        if kind in closed.ALL and kind is not LinearSVC and _knows(kind):
+            continue
         options = classifying if issubclass(kind, ClassifierMixin) else None
-        skl2onnx.update_registered_converter(kind, kind.__name__, _shape, _hook, options=options)
+        skl2onnx.update_registered_converter(kind, f"Own{kind.__name__}", _shape, _hook, options=options)
     return kinds
+
+
+def _knows(kind: type) -> bool:
+    return kind in sklearn_operator_name_map
 
 
 def _hook(scope: Any, operator: Any, container: Any) -> None:

@@ -26,11 +26,14 @@ from skl2onnx.common.data_types import (
 from sklearn.base import is_classifier
 from sklearn.compose import ColumnTransformer
 from sklearn.ensemble import VotingClassifier
-from sklearn.pipeline import Pipeline
+from sklearn.feature_extraction.text import CountVectorizer, TfidfVectorizer
+from sklearn.multiclass import OneVsOneClassifier
+from sklearn.pipeline import FeatureUnion, Pipeline
 
+from sunup.bundle.convert.answers import kind_of
 from sunup.bundle.convert.graph import ML_OPSET, OPSET, STOCK_ML, rename, serialise, tensor_of, value
+from sunup.bundle.convert.sklearn.within import hooks, is_plain_imputer, own_model, settle
 from sunup.bundle.convert.trees.model import Converted, TreeModel, convert_trees
-from sunup.bundle.convert.within import hooks, is_plain_imputer, own_model, settle
 from sunup.types import Field, Tensor
 
 TYPES: Final = {
@@ -41,6 +44,7 @@ TYPES: Final = {
     "float64": DoubleTensorType,
     "string": StringTensorType,
 }
+VECTORISERS: Final = (CountVectorizer, TfidfVectorizer)
 NUMBERS: Final = ("bool", "int32", "int64", "float32", "float64")
 # Preferred first. The stock tree operators return float32 but can stand beside ones that skl2onnx wrote; float32
 # throughout is for operators without a float64 kernel. Which one is used is decided by what loads and runs.
@@ -92,7 +96,7 @@ def _convert(model: Any, columns: Sequence[Field], element: str, ml: int) -> Con
         name="model",
         initial_types=types,
         target_opset={"": OPSET, "ai.onnx.ml": STOCK_ML},
-        options={"zipmap": False} if is_classifier(model) else None,
+        options=_options(model),
         custom_conversion_functions=writers,
         custom_shape_calculators=shapes,
     )
@@ -108,6 +112,27 @@ def _convert(model: Any, columns: Sequence[Field], element: str, ml: int) -> Con
     _drop_identities(graph)
     found = Converted(serialise(converted), inputs, outputs, note=f"converted by skl2onnx in {element}")
     return _with_trees_at_end(found, model, columns) if matrix else found
+
+
+def _options(model: Any) -> dict[Any, Any]:
+    """skl2onnx's options: probabilities as a matrix, and text made lower-case in the locale that every system has."""
+    options: dict[Any, Any] = {id(part): {"locale": "C.UTF-8"} for part in _inner(model) if type(part) in VECTORISERS}
+    return options | ({id(model): {"zipmap": False}} if is_classifier(model) else {})
+
+
+def _inner(model: Any) -> Iterator[Any]:
+    """The fitted estimators inside an estimator, and itself; a ColumnTransformer fits copies of what it was given."""
+    yield model
+    if isinstance(model, Pipeline):
+        inner = [step for _, step in model.steps]
+    elif isinstance(model, ColumnTransformer):
+        inner = [step for _, step, _ in model.transformers_]
+    elif isinstance(model, FeatureUnion):
+        inner = [step for _, step in model.transformer_list]
+    else:
+        inner = []
+    for part in inner:
+        yield from _inner(part)
 
 
 def _by_name(model: Any) -> bool:
@@ -155,16 +180,21 @@ class _Prelude:
 def _name_outputs(graph: onnx.GraphProto, estimator: Any) -> tuple[Tensor, ...]:
     """Call the outputs label and probability, or prediction, with free rows; drop the ones the original has not."""
     found = [tensor_of(info) for info in graph.output]
-    if is_classifier(estimator):
+    kind = kind_of(estimator)
+    shapes: list[tuple[int, ...]] = [(-1,), (-1,)]
+    if kind == "classifier":
         wanted = ["label", "probability"] if hasattr(estimator, "predict_proba") else ["label"]
-        shapes: list[tuple[int, ...]] = [(-1,), (-1, len(estimator.classes_))]
+        shapes = [(-1,), (-1, len(estimator.classes_))]
+    elif kind == "detector":
+        wanted = ["label", "score"]
     else:
-        wanted, shapes = ["prediction"], [(-1,)]
+        wanted = ["prediction"] if kind == "regressor" else ["label"]
     outputs = []
     for source, name, shape in zip(found, wanted, shapes, strict=False):
         inner = f"{name}_found"
         rename(graph, source.name, inner)
-        if source.shape == shape:
+        # What is declared is not always so.
+        if source.shape == shape and not any(type(part) is OneVsOneClassifier for part in _inner(estimator)):
             rename(graph, inner, name)
         else:
             graph.initializer.append(numpy_helper.from_array(np.array(shape, dtype=np.int64), f"{name}_shape"))
