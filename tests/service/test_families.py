@@ -196,6 +196,25 @@ def test_some_of_them_over_http(registry: Registry, outcomes: Mapping[str, Outco
         engine.down()
 
 
+def test_another_process_makes_the_same_bundles(registry: Registry, outcomes: Mapping[str, Outcome]) -> None:
+    names = [
+        "XGBClassifier, categories",
+        "CatBoostClassifier",
+        "OneHotEncoder",
+        "TfidfVectorizer",
+        "IsolationForest",
+        "SVR",
+    ]
+    other = Packager(registry.project.root / "other.log")
+    try:
+        for name in names:
+            Store(registry.project.bundles).remove(outcomes[name].digest)
+            facts = build(registry.project, name=registered(name), packager=other, on_stage=lambda *_: None)
+            assert (facts["unchanged"], facts["digest"]) == (False, outcomes[name].digest)
+    finally:
+        other.close()
+
+
 def test_the_table_in_the_docs_is_current(registry: Registry, outcomes: Mapping[str, Outcome]) -> None:
     found = TABLE.search(PAGE.read_text("utf-8"))
     assert found is not None

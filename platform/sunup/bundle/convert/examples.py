@@ -52,6 +52,7 @@ def feeds(inputs: Sequence[Tensor], rows: Arrays) -> dict[str, NDArray[Any]]:
     arrays = {}
     for tensor in inputs:
         dtype: Any = object if tensor.dtype == "string" else tensor.dtype
-        matrix = np.column_stack([rows[name] for name in tensor.columns]).astype(dtype)
+        with np.errstate(over="ignore"):  # what is beyond float32 becomes infinite
+            matrix = np.column_stack([rows[name] for name in tensor.columns]).astype(dtype)
         arrays[tensor.name] = matrix[:, 0] if len(tensor.shape) == 1 else matrix
     return arrays

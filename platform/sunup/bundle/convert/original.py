@@ -11,6 +11,7 @@ import mlflow.lightgbm
 import mlflow.onnx
 import mlflow.sklearn
 import mlflow.xgboost
+import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
@@ -133,7 +134,8 @@ def _installed(name: str) -> str | None:
 
 
 def _as_logged(values: NDArray[Any], dtype: str) -> NDArray[Any]:
-    return values.astype(object if dtype == "string" else dtype)
+    with np.errstate(over="ignore"):  # what is beyond float32 becomes infinite
+        return values.astype(object if dtype == "string" else dtype)
 
 
 def _mixed(columns: Sequence[Field]) -> bool:
