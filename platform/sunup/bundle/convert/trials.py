@@ -18,6 +18,7 @@ from sunup.bundle.rows import (
     rows_from_nothing,
     rows_with_gaps,
 )
+from sunup.errors import ConversionRefused
 from sunup.limits import PARITY_ROWS_MAX
 from sunup.types import Field
 
@@ -55,37 +56,43 @@ def proof_rows(
     numbers = [column for column in columns if column.dtype in NUMBERS]
     matrix = np.column_stack([base[c.name] for c in numbers]) if numbers else np.empty((count(base), 0))
     dtypes = [column.dtype for column in numbers]
-    trial.add(base)
+    if not trial.offer("the example", base):
+        raise ConversionRefused(
+            "The model does not answer its own example rows."
+            if found
+            else "The model came without an example, and does not answer invented rows. Log it with input_example."
+        )
     picked = np.random.default_rng(0).integers(count(base), size=(len(columns), MIXED_ROWS))
     mixtures = {c.name: base[c.name][p] for c, p in zip(columns, picked, strict=True)}
-    trial.add(mixtures | _columns(rows_between(matrix, dtypes, MIXED_ROWS), numbers))
-    missing = bool(numbers) and trial.offer(
-        "missing values", _beside(base, rows_with_gaps(matrix, dtypes, missing=True), numbers)
-    )
-    if numbers and not missing:
-        trial.add(_beside(base, rows_with_gaps(matrix, dtypes, missing=False), numbers))
+    mixtures |= _columns(rows_between(matrix, dtypes, MIXED_ROWS), numbers)
+    trial.offer(f"{MIXED_ROWS} mixtures of them", mixtures)
+    missing = False
+    if numbers:
+        trial.offer("zeros", _beside(base, rows_with_gaps(matrix, dtypes, missing=False), numbers))
+        gaps = _beside(base, rows_with_gaps(matrix, dtypes, missing=True), numbers)
+        missing = trial.offer("missing values", gaps)
     for name, far in rows_far_out(matrix, dtypes):
         trial.offer(name, _beside(base, far, numbers))
     for column in columns:
         for name, rows in _texts(base, column):
             trial.offer(f"{name} in `{column.name}`", rows)
-    at_splits = np.empty((0, 0))
+    at_splits = 0
     if len(numbers) == len(columns):
-        at_splits = _split_rows(converted, dtypes, matrix, PARITY_ROWS_MAX - trial.count, missing=missing)
-        trial.add(_columns(at_splits, numbers))
+        rows = _columns(_split_rows(converted, dtypes, matrix, PARITY_ROWS_MAX - trial.count, missing=missing), numbers)
+        if trial.offer(f"{count(rows)} rows on both sides of splits", rows):
+            at_splits = count(rows)
     given = f"{found} real rows" if found else f"no example, {count(base)} invented rows"
-    parts = [given, f"{MIXED_ROWS} mixtures of them", *trial.taken, f"{len(at_splits)} rows on both sides of splits"]
-    how = f"{', '.join(parts)}; {converted.note}"
+    how = f"{', '.join([given, *trial.taken[1:]])}; {converted.note}"
     return trial.rows(), {
         "real_rows": found,
-        "threshold_rows": len(at_splits),
+        "threshold_rows": at_splits,
         "how": how,
         "refused": tuple(trial.refused),
     }
 
 
 class _Trial:
-    """Rows as they gather. `taken`, `refused`: what kinds of odd values the original answers, and which it refuses."""
+    """Rows as they gather. `taken`, `refused`: which kinds the original answers, and which it refuses."""
 
     def __init__(self, original: Original, columns: Sequence[Field]) -> None:
         self._original, self._columns = original, columns
@@ -94,16 +101,12 @@ class _Trial:
         self.refused: list[str] = []
         self.count = 0
 
-    def add(self, rows: Arrays) -> None:
-        """Rows that any model of these columns answers."""
-        self._parts.append(rows)
-        self.count += count(rows)
-
     def offer(self, name: str, rows: Arrays) -> bool:
         """Rows that the original may refuse; whether it took them."""
         takes = count(rows) > 0 and self._original.takes(rows)
         if takes:
-            self.add(rows)
+            self._parts.append(rows)
+            self.count += count(rows)
             self.taken.append(name)
         elif count(rows):
             self.refused.append(name)
@@ -154,8 +157,9 @@ def _split_rows(
         rows = rows_at_splits(forest, base, grid, budget=budget - len(codes), missing=missing)
         return np.concatenate([codes, rows])
     # Behind other steps the trees see fractions, whatever the columns are.
-    grid = grid_of(["float64"] * len(dtypes), forest)
-    rows = rows_at_splits(forest, converted.to_trees(base), grid, budget=budget, missing=missing)
+    seen = converted.to_trees(base)
+    grid = grid_of(["float64"] * seen.shape[1], forest)
+    rows = rows_at_splits(forest, seen, grid, budget=budget, missing=missing)
     back = converted.to_input(rows) if len(rows) else rows
     return np.where(np.isin(np.array(dtypes), ("bool", "int32", "int64")), np.round(np.nan_to_num(back)), back)
 

@@ -32,7 +32,9 @@ from sklearn.pipeline import FeatureUnion, Pipeline
 
 from sunup.bundle.convert.answers import kind_of
 from sunup.bundle.convert.graph import ML_OPSET, OPSET, STOCK_ML, rename, serialise, tensor_of, value
-from sunup.bundle.convert.sklearn.within import hooks, is_plain_imputer, own_model, settle
+from sunup.bundle.convert.sklearn.steps import fills
+from sunup.bundle.convert.sklearn.within import hooks, own_model, settle
+from sunup.bundle.convert.trees import catboost
 from sunup.bundle.convert.trees.model import Converted, TreeModel, convert_trees
 from sunup.types import Field, Tensor
 
@@ -90,7 +92,7 @@ def _convert(model: Any, columns: Sequence[Field], element: str, ml: int) -> Con
         types = [(c.name, TYPES[element if matrix else c.dtype]([None, 1])) for c in columns]
     else:
         types = [(prelude.taken, TYPES[element]([None, len(columns)]))]
-    writers, shapes = hooks(ml)
+    writers, shapes = hooks(ml, [type(part) for part in _inner(model) if catboost.is_ours(part)])
     converted = skl2onnx.convert_sklearn(
         model,
         name="model",
@@ -225,7 +227,7 @@ def _with_trees_at_end(found: Converted, model: Any, columns: Sequence[Field]) -
     """Add the forest of a pipeline's last step and the ways there and back, where every other step has one back."""
     if not isinstance(model, Pipeline):
         return found
-    steps = [step for _, step in model.steps[:-1] if not is_plain_imputer(step)]
+    steps = [step for _, step in model.steps[:-1] if fills(step) is None or step.add_indicator]
     last = own_model(model.steps[-1][1], np.zeros(len(columns), dtype=np.bool_))
     if not isinstance(last, TreeModel) or not all(hasattr(step, "inverse_transform") for step in steps):
         return found

@@ -1,7 +1,7 @@
 """Our own converters inside skl2onnx: tree models with exact thresholds, and the common steps whose stock form is
 float32 only or needlessly long (linear models, kernels, imputing)."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 import lightgbm
@@ -11,19 +11,18 @@ import skl2onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from skl2onnx._supported_operators import sklearn_operator_name_map
-from skl2onnx.common._registration import get_converter
-from skl2onnx.common.data_types import DoubleTensorType, FloatTensorType, Int64TensorType
+from skl2onnx.common._registration import get_converter, get_shape_calculator
+from skl2onnx.common.data_types import DoubleTensorType, FloatTensorType, Int64TensorType, StringTensorType
 from skl2onnx.common.shape_calculator import (
     calculate_linear_classifier_output_shapes,
     calculate_linear_regressor_output_shapes,
 )
 from sklearn.base import ClassifierMixin
-from sklearn.impute import SimpleImputer
 from sklearn.svm import LinearSVC
 
 from sunup.bundle.convert.answers import kind_of
-from sunup.bundle.convert.graph import ELEMENT, OPSET, STOCK_ML
-from sunup.bundle.convert.sklearn import closed
+from sunup.bundle.convert.graph import OPSET, STOCK_ML
+from sunup.bundle.convert.sklearn import closed, steps
 from sunup.bundle.convert.sklearn.closed import OwnModel, own_formula
 from sunup.bundle.convert.trees import families
 from sunup.bundle.convert.trees import sklearn as sklearn_trees
@@ -43,39 +42,20 @@ def own_model(model: Any, float32_columns: NDArray[np.bool_]) -> OwnModel | None
     return own_formula(model) or families.tree_model(model, float32_columns)
 
 
-def is_plain_imputer(step: Any) -> bool:
-    """Whether a step does no more than put one number per column where a value is missing."""
-    return (
-        type(step) is SimpleImputer
-        and not step.add_indicator
-        and isinstance(step.missing_values, float)
-        and np.isnan(step.missing_values)
-        and (numbers := _numbers(step.statistics_)) is not None
-        and not np.isnan(numbers).any()
-    )
-
-
-def _numbers(values: NDArray[Any]) -> NDArray[np.float64] | None:
-    """As float64, unless there is text among them (a constant's array holds objects)."""
-    plain = np.array(values.tolist())
-    return plain.astype(np.float64) if plain.dtype.kind in "fi" else None
-
-
-def hooks(ml: int) -> tuple[Mapping[type, Hook], Mapping[type, Callable[[Any], None]]]:
-    """skl2onnx's custom converters and shape calculators, by estimator type. `ml`: the ai.onnx.ml version to write."""
+def hooks(ml: int, more: Sequence[type]) -> tuple[Mapping[type, Hook], Mapping[type, Callable[[Any], None]]]:
+    """skl2onnx's custom converters and shape calculators, by estimator type. `ml`: the ai.onnx.ml version to write;
+    `more`: estimators of other libraries that stand in the model.
+    """
 
     def write(scope: Any, operator: Any, container: Any) -> None:
         _write(_Within(scope, container, ml), operator)
 
-    def impute(scope: Any, operator: Any, container: Any) -> None:
-        floats = isinstance(operator.outputs[0].type, DoubleTensorType | FloatTensorType)
-        if floats and is_plain_imputer(operator.raw_operator):
-            _write_imputer(_Within(scope, container, ml), operator)
-        else:
-            get_converter("SklearnSimpleImputer")(scope, operator, container)
+    def step(scope: Any, operator: Any, container: Any) -> None:
+        _write_step(_Within(scope, container, ml), operator)
 
-    own = (*sklearn_trees.ALL, *closed.ALL, *_register())
-    return dict.fromkeys(own, write) | {SimpleImputer: impute}, dict.fromkeys(own, _shape)
+    own = (*sklearn_trees.ALL, *closed.ALL, *_register(more))
+    writers = dict.fromkeys(own, write) | dict.fromkeys(steps.ALL, step)
+    return writers, dict.fromkeys(own, _shape) | dict.fromkeys(steps.ALL, _step_shape)
 
 
 def settle(model: onnx.ModelProto, ml: int) -> None:
@@ -147,13 +127,39 @@ def _as_declared(classes: NDArray[Any]) -> NDArray[Any]:
     return classes.astype(np.int64) if classes.dtype.kind in "bf" else classes
 
 
-def _write_imputer(nodes: _Within, operator: Any) -> None:
-    x = _matrix(nodes, operator)
-    numbers = np.asarray(operator.raw_operator.statistics_, dtype=np.float64)
-    filled = nodes.add("Where", nodes.add("IsNaN", x), nodes.constant(numbers), x)
-    out = operator.outputs[0]
-    element = ELEMENT["float32" if isinstance(out.type, FloatTensorType) else "float64"]
-    nodes.add("Cast", filled, output=out.full_name, to=element)
+def _write_step(nodes: _Within, operator: Any) -> None:
+    own = steps.own_step(operator.raw_operator, text=_is_text(operator))
+    if own is None:
+        get_converter(sklearn_operator_name_map[type(operator.raw_operator)])(nodes.scope, operator, nodes.container)
+        return
+    names = [str(variable.full_name) for variable in operator.inputs]
+    if _is_text(operator):
+        x = names[0] if len(names) == 1 else nodes.add("Concat", *names, axis=1)
+    else:
+        x = _matrix(nodes, operator)
+    answer, out = own.write(nodes, x), operator.outputs[0]
+    if isinstance(out.type, FloatTensorType):
+        nodes.add("Cast", answer, output=out.full_name, to=TensorProto.FLOAT)
+    else:
+        nodes.add("Identity", answer, output=out.full_name)
+
+
+def _step_shape(operator: Any) -> None:
+    kind = type(operator.raw_operator)
+    own = steps.own_step(operator.raw_operator, text=_is_text(operator))
+    if own is None and kind in sklearn_operator_name_map:
+        get_shape_calculator(sklearn_operator_name_map[kind])(operator)
+    elif own is None:
+        raise ValueError(f"there is no converter for this {kind.__name__}")
+    elif own.text:
+        operator.outputs[0].set_type(StringTensorType([None, own.width]))
+    else:
+        floats = FloatTensorType if isinstance(operator.inputs[0].type, FloatTensorType) else DoubleTensorType
+        operator.outputs[0].set_type(floats([None, own.width]))
+
+
+def _is_text(operator: Any) -> bool:
+    return all(isinstance(variable.type, StringTensorType) for variable in operator.inputs)
 
 
 def _matrix(nodes: _Within, operator: Any) -> str:
@@ -179,20 +185,31 @@ def _shape(operator: Any) -> None:
     operator.outputs[-1].set_type(floats(operator.outputs[-1].type.shape))
 
 
-def _register() -> tuple[type, ...]:
+def _register(more: Sequence[type]) -> tuple[type, ...]:
     """Make estimators known to skl2onnx that it does not know: it has a list of most of scikit-learn's own only."""
-    kinds = (lightgbm.LGBMClassifier, lightgbm.LGBMRegressor, *xgboost_family.ESTIMATORS, *closed.ALL)
+    others = (lightgbm.LGBMClassifier, lightgbm.LGBMRegressor, *xgboost_family.ESTIMATORS, *more)
     classifying = {"zipmap": [True, False, "columns"], "nocl": [True, False]}
-    for kind in kinds:
-        if kind in closed.ALL and kind is not LinearSVC and _knows(kind):
-            continue
-        options = classifying if issubclass(kind, ClassifierMixin) else None
-        skl2onnx.update_registered_converter(kind, f"Own{kind.__name__}", _shape, _hook, options=options)
-    return kinds
+    unknown = [kind for kind in closed.ALL if kind is LinearSVC or kind not in sklearn_operator_name_map]
+    for kind in (*others, *unknown):
+        classifier = issubclass(kind, ClassifierMixin)
+        options = classifying if classifier or kind in more else None
+        # skl2onnx looks at the base classes; CatBoost's classifier only says what it is.
+        parser = None if classifier or kind not in more else _parse
+        skl2onnx.update_registered_converter(kind, f"Own{kind.__name__}", _shape, _hook, options=options, parser=parser)
+    for kind in steps.ALL:
+        if kind not in sklearn_operator_name_map:
+            skl2onnx.update_registered_converter(kind, f"Own{kind.__name__}", _step_shape, _hook)
+    return others
 
 
-def _knows(kind: type) -> bool:
-    return kind in sklearn_operator_name_map
+def _parse(scope: Any, model: Any, inputs: Any, custom_parsers: Any = None) -> Any:  # noqa: ARG001 - as it is called
+    """Declare a model's operator and outputs; a classifier has two."""
+    operator = scope.declare_local_operator(f"Own{type(model).__name__}", model)
+    operator.inputs = inputs
+    if kind_of(model) == "classifier":
+        operator.outputs.append(scope.declare_local_variable("label", Int64TensorType()))
+    operator.outputs.append(scope.declare_local_variable("answer", DoubleTensorType()))
+    return operator.outputs
 
 
 def _hook(scope: Any, operator: Any, container: Any) -> None:
