@@ -14,7 +14,7 @@ import msgspec
 import pytest
 
 from sunup import limits
-from sunup.bundle import spec
+from sunup.bundle.declare import file
 from sunup.cli.main import COMMANDS, platform
 from sunup.serve.telemetry.metrics import HELP
 
@@ -90,10 +90,10 @@ def test_every_key_of_function_toml_is_documented() -> None:
     text = page.read_text("utf-8")
     (whole,) = blocks(page, "toml")
     shown = tomllib.loads(whole)
-    for table in msgspec.json.schema(spec._File)["$defs"]["_File"]["properties"]:
+    for table in msgspec.json.schema(file._File)["$defs"]["_File"]["properties"]:
         assert f"## [{table}]" in text
         section = text.split(f"## [{table}]")[1].split("\n## ")[0]
-        struct = spec._TABLES[table]
+        struct = file._TABLES[table]
         for key in struct.__struct_fields__ if struct else ():
             assert f"| `{key}` |" in section, f"[{table}] {key} is not in {page.name}"
             assert key in shown[table], f"[{table}] {key} is not in the example of {page.name}"
@@ -102,7 +102,7 @@ def test_every_key_of_function_toml_is_documented() -> None:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_examples_of_function_toml_are_valid(page: Path) -> None:
     for block in blocks(page, "toml"):
-        spec.parse(block, source=page.name, name="example")
+        file.parse(block, source=page.name, name="example")
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 from tests.models import boosted, fields_of, save, table
 
-from sunup.bundle.fit import derive
+from sunup.bundle.declare.file import parse
+from sunup.bundle.declare.spec import Spec
+from sunup.bundle.declare.write import derive
 from sunup.bundle.manifest import Manifest
 from sunup.bundle.pack import SourceModel, inspect, pack
 from sunup.bundle.packager import Packager
-from sunup.bundle.spec import Spec, parse
 from sunup.bundle.store import Store, read_manifest
 from sunup.errors import ConversionRefused, UsageError
 from sunup.function import load

@@ -17,8 +17,8 @@ import pytest
 from tests.engine_fixture import until
 from tests.service.test_cli import platform
 
+from sunup.bundle.declare.file import read
 from sunup.bundle.packager import Packager
-from sunup.bundle.spec import read
 from sunup.cli import client, resident
 from sunup.errors import CommandError
 from sunup.settings import Project

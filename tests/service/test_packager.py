@@ -16,11 +16,11 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 from tests.models import boosted, fields_of, job, save, table
 
-from sunup.bundle.fit import derive
+from sunup.bundle.declare.spec import Spec
+from sunup.bundle.declare.write import derive
 from sunup.bundle.job import MODEL, Job
 from sunup.bundle.pack import SourceModel, pack
 from sunup.bundle.packager import Packager
-from sunup.bundle.spec import Spec
 from sunup.bundle.store import Store, verify
 from sunup.errors import ConversionRefused
 

@@ -11,7 +11,7 @@ import pytest
 from functions.fraud.history import FIRST_DAY, REPORT_DAYS, VIEWS, snapshots
 from functions.fraud.patterns import PATTERNS
 from functions.fraud.simulate import END, REQUEST, SEED, Simulation, later, simulate
-from sunup.bundle.spec import read
+from sunup.bundle.declare.file import read
 
 FUNCTION = Path(__file__).resolve().parents[2] / "functions" / "fraud" / "function.toml"
 

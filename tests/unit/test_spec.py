@@ -5,10 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from sunup.bundle.fit import derive, fit, response_fields, write
+from sunup.bundle.declare.file import parse, read
+from sunup.bundle.declare.fit import fit, response_fields
+from sunup.bundle.declare.quantity import format_bytes, format_seconds, parse_bytes, parse_seconds
+from sunup.bundle.declare.spec import FeatureSpec, ResponseSpec, Spec
+from sunup.bundle.declare.write import derive, write
 from sunup.bundle.manifest import Limits, Scale, StreamSpec
-from sunup.bundle.quantity import format_bytes, format_seconds, parse_bytes, parse_seconds
-from sunup.bundle.spec import FeatureSpec, ResponseSpec, Spec, parse, read
 from sunup.errors import UsageError
 from sunup.types import Decision, Field, ResponseField, Tensor
 

@@ -10,11 +10,11 @@ from typing import Any, Final
 import msgspec
 
 from sunup import __version__
-from sunup.bundle.fit import fit, response_fields
+from sunup.bundle.declare.fit import fit, response_fields
+from sunup.bundle.declare.spec import Spec
 from sunup.bundle.job import MODEL, PARITY, WARMUP, Job, Result
 from sunup.bundle.manifest import FORMAT, Manifest, Model
 from sunup.bundle.packager import Packager
-from sunup.bundle.spec import Spec
 from sunup.bundle.store import MANIFEST, Store, digest_file, verify
 from sunup.types import Field
 

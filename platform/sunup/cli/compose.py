@@ -11,12 +11,12 @@ from typing import Any
 
 import msgspec
 
-from sunup.bundle.fit import derive as derive_spec
-from sunup.bundle.fit import write
+from sunup.bundle.declare.file import read as read_spec
+from sunup.bundle.declare.spec import Spec
+from sunup.bundle.declare.write import derive as derive_spec
+from sunup.bundle.declare.write import write
 from sunup.bundle.pack import SourceModel, pack
 from sunup.bundle.packager import Packager
-from sunup.bundle.spec import Spec
-from sunup.bundle.spec import read as read_spec
 from sunup.bundle.store import Store
 from sunup.lookup.plan import ReadPlan
 from sunup.registry.signature import Signature

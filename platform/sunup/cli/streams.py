@@ -5,8 +5,8 @@ from typing import Any
 
 import click
 
+from sunup.bundle.declare.spec import BROKER
 from sunup.bundle.manifest import StreamSpec
-from sunup.bundle.spec import BROKER
 from sunup.cli.engine import running
 from sunup.cli.terminal import options, pairs, show_json, show_note, show_table, when
 from sunup.errors import UsageError

@@ -1,33 +1,14 @@
 """Where a function's declaration meets the model: do the columns fit, and how do outputs become response fields?"""
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 
 import msgspec
 
-from sunup.bundle.manifest import Limits, Scale
-from sunup.bundle.quantity import format_bytes, format_seconds
-from sunup.bundle.spec import NAME, TOLERANCE_DEFAULT, ResponseSpec, Spec, closest
+from sunup.bundle.declare.lines import closest
+from sunup.bundle.declare.spec import ResponseSpec, Spec
 from sunup.errors import UsageError
 from sunup.types import Field, ResponseField, Tensor
-
-
-def derive(name: str, columns: Sequence[Field], *, model: str | None = None) -> Spec:
-    """The Spec of a function without a folder: every model input is a request field, every output is sent.
-
-    Raises UsageError when the model's name cannot be a function's name or its signature names no columns.
-    """
-    if not NAME.fullmatch(name):
-        raise UsageError(
-            f"{name!r} cannot be a function's name (letters, digits, - and _ only). Write "
-            f"functions/<name>/function.toml with [function] name and model = {json.dumps(name)}."
-        )
-    if not columns:
-        raise UsageError(
-            f"The model {name} was registered without input columns in its signature. Log it with "
-            "signature=mlflow.models.infer_signature(inputs, outputs), inputs as a DataFrame."
-        )
-    return Spec(name=name, model=model or name, request=tuple(columns))
 
 
 def fit(spec: Spec, columns: Sequence[Field], features: Sequence[Field]) -> Spec:
@@ -65,33 +46,6 @@ def response_fields(spec: Spec, outputs: Sequence[Tensor]) -> tuple[ResponseFiel
     for entry in entries:
         made[entry.name] = _decision(entry, made) if entry.decision else _from_output(entry, outputs)
     return tuple(made.values())
-
-
-def write(spec: Spec) -> str:
-    """The text of a function.toml that reads back as `spec`; defaults are left out."""
-    lines = ["[function]", f"name = {json.dumps(spec.name)}", f"model = {json.dumps(spec.model)}", "", "[request]"]
-    lines += [f"{_key(field.name)} = {json.dumps(field.dtype)}" for field in spec.request]
-    if spec.features:
-        lines += ["", *_features_table(spec)]
-    if spec.response:
-        lines += ["", "[response]", *(_response_line(entry) for entry in spec.response)]
-    if spec.tolerance != TOLERANCE_DEFAULT:
-        lines += ["", "[parity]", f"tolerance = {spec.tolerance!r}"]
-    if spec.scale != Scale():
-        scale = spec.scale
-        lines += ["", "[scale]", f"min = {scale.min}", f"max = {scale.max}"]
-        lines += [f'idle = "{format_seconds(scale.idle_s)}"', f"target_concurrency = {scale.target_concurrency}"]
-        lines += [f"queue_max = {scale.queue_max}"]
-    if spec.limits != Limits():
-        lines += ["", "[limits]", f'body_max = "{format_bytes(spec.limits.body_bytes)}"']
-        lines += [f'timeout = "{format_seconds(spec.limits.timeout_s)}"']
-    if spec.stream:
-        lines += [
-            "",
-            "[stream]",
-            *(f"{key} = {json.dumps(value)}" for key, value in msgspec.to_builtins(spec.stream).items()),
-        ]
-    return "\n".join(lines) + "\n"
 
 
 def _sources(spec: Spec, features: Sequence[Field]) -> dict[str, Field]:
@@ -166,34 +120,6 @@ def _decision(entry: ResponseSpec, made: dict[str, ResponseField]) -> ResponseFi
             f"{closest(entry.decision.field, numbers)} There are: {', '.join(numbers) or 'none'}."
         )
     return ResponseField(entry.name, "string", decision=entry.decision)
-
-
-def _features_table(spec: Spec) -> list[str]:
-    assert spec.features is not None
-    features = spec.features
-    lines = ["[features]", f"service = {json.dumps(features.service)}", f"deadline_ms = {features.deadline_ms:g}"]
-    lines.append(f"on_missing = {json.dumps(features.on_missing)}")
-    if features.defaults:
-        lines.append(f"defaults = {_inline(features.defaults)}")
-    if features.max_age_s:
-        ages = {view: format_seconds(seconds) for view, seconds in features.max_age_s.items()}
-        lines.append(f"max_age = {_inline(ages)}")
-    return lines
-
-
-def _response_line(entry: ResponseSpec) -> str:
-    if entry.decision is None:
-        return f"{_key(entry.name)} = {json.dumps(entry.source)}"
-    return f"{_key(entry.name)} = {_inline(msgspec.structs.asdict(entry.decision))}"
-
-
-def _inline(values: Mapping[str, str | bool | int | float]) -> str:
-    # TOML writes strings, booleans and finite numbers as JSON does.
-    return "{ " + ", ".join(f"{_key(key)} = {json.dumps(value)}" for key, value in values.items()) + " }"
-
-
-def _key(name: str) -> str:
-    return name if name.replace("_", "a").replace("-", "a").isalnum() and name.isascii() else json.dumps(name)
 
 
 def _list(names: Iterable[str]) -> str:

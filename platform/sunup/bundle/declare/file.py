@@ -1,0 +1,212 @@
+"""Reading function.toml. A table or key that does not exist is an error that names the closest one that does, with its
+line."""
+
+import tomllib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal
+
+import msgspec
+
+from sunup.bundle.declare.lines import Lines, closest
+from sunup.bundle.declare.quantity import parse_bytes, parse_seconds
+from sunup.bundle.declare.spec import BROKER, NAME, TOLERANCE_DEFAULT, FeatureSpec, ResponseSpec, Scalar, Spec
+from sunup.bundle.manifest import Limits, Scale, StreamSpec
+from sunup.errors import UsageError
+from sunup.limits import (
+    BODY_BYTES_DEFAULT,
+    FEATURE_DEADLINE_MS_DEFAULT,
+    IDLE_TO_ZERO_SECONDS_DEFAULT,
+    QUEUE_DEFAULT,
+    TIMEOUT_SECONDS_DEFAULT,
+)
+from sunup.types import SCALARS, Decision, Field
+
+
+# The tables as they stand in the file; their fields are the only keys there are.
+class _Function(msgspec.Struct):
+    name: str | None = None
+    model: str | None = None
+
+
+class _Features(msgspec.Struct):
+    service: Annotated[str, msgspec.Meta(min_length=1)]
+    deadline_ms: Annotated[float, msgspec.Meta(gt=0, le=60_000)] = FEATURE_DEADLINE_MS_DEFAULT
+    on_missing: Literal["default", "reject"] = "default"
+    defaults: dict[str, Scalar] = {}
+    max_age: dict[str, str] = {}
+
+
+class _Parity(msgspec.Struct):
+    tolerance: Annotated[float, msgspec.Meta(gt=0, le=0.1)] = TOLERANCE_DEFAULT
+
+
+class _Scale(msgspec.Struct):
+    min: Annotated[int, msgspec.Meta(ge=0, le=1000)] = 0
+    max: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 4
+    idle: str = f"{IDLE_TO_ZERO_SECONDS_DEFAULT:g}s"
+    target_concurrency: Annotated[int, msgspec.Meta(ge=1)] = 32
+    queue_max: Annotated[int, msgspec.Meta(ge=1)] = QUEUE_DEFAULT
+
+
+class _Limits(msgspec.Struct):
+    body_max: str = f"{BODY_BYTES_DEFAULT}B"
+    timeout: str = f"{TIMEOUT_SECONDS_DEFAULT:g}s"
+
+
+class _Decision(msgspec.Struct):
+    field: str
+    above: float
+    then: str
+    otherwise: str
+
+
+class _File(msgspec.Struct):
+    function: _Function = msgspec.field(default_factory=_Function)
+    request: dict[str, str] = {}
+    features: _Features | None = None
+    response: dict[str, str | _Decision] = {}
+    parity: _Parity = msgspec.field(default_factory=_Parity)
+    scale: _Scale = msgspec.field(default_factory=_Scale)
+    limits: _Limits = msgspec.field(default_factory=_Limits)
+    stream: StreamSpec | None = None
+
+
+_TABLES: Final[Mapping[str, type[msgspec.Struct] | None]] = {
+    "function": _Function,
+    "request": None,  # the keys are the caller's names
+    "features": _Features,
+    "response": None,
+    "parity": _Parity,
+    "scale": _Scale,
+    "limits": _Limits,
+    "stream": StreamSpec,
+}
+
+
+def read(path: Path) -> Spec:
+    """The Spec of a function.toml; the function's name defaults to the folder's. Raises UsageError."""
+    try:
+        text = path.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path} cannot be read: {error}.") from error
+    return parse(text, source=str(path), name=path.parent.name)
+
+
+def parse(text: str, *, source: str, name: str) -> Spec:
+    """The Spec of a function.toml's text. `source` stands in error messages; `name` is the default function name.
+
+    Raises UsageError: one paragraph with file and line, the closest known key where one is unknown.
+    """
+    try:
+        tables = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise UsageError(f"{source} is not valid TOML: {error}.") from error
+    where = Lines(source, text)
+    _refuse_unknown(tables, where)
+    try:
+        file = msgspec.convert(tables, _File)
+    except msgspec.ValidationError as error:
+        reason, _, path = str(error).partition(" - at `$.")
+        table, key = [*path.rstrip("`").replace("[...]", "").split("."), "", ""][:2]
+        key = key or next((name for name in tables[table] if _is_wrong(table, name, tables[table][name])), "")
+        raise where.error(table, key, f"{f'[{table}] {key}'.strip()}: {reason[:1].lower()}{reason[1:]}") from error
+    return _resolve(file, where, name)
+
+
+def _is_wrong(table: str, key: str, value: Any) -> bool:
+    """Whether this entry of a table with free keys is the wrong one; msgspec does not say which is."""
+    try:
+        msgspec.convert({table: {key: value}}, _File)
+    except msgspec.ValidationError:
+        return _TABLES[table] is None
+    return False
+
+
+def _refuse_unknown(tables: dict[str, Any], where: Lines) -> None:
+    for table, values in tables.items():
+        if table not in _TABLES:
+            raise where.error(table, "", f"unknown table [{table}].{_known(table, _TABLES)}")
+        if not isinstance(values, dict):
+            raise where.error(table, "", f"`{table}` must be a table: write [{table}] above its keys")
+        struct = _TABLES[table]
+        known = struct.__struct_fields__ if struct else tuple(values)
+        for key in values:
+            if key not in known:
+                raise where.error(table, key, f"unknown key `{key}` in [{table}].{_known(key, known)}")
+    for key, value in tables.get("response", {}).items():
+        for part in value if isinstance(value, dict) else ():
+            if part not in _Decision.__struct_fields__:
+                near = _known(part, _Decision.__struct_fields__)
+                raise where.error("response", key, f"unknown key `{part}` in [response] {key}.{near}")
+
+
+def _known(word: str, names: Iterable[str]) -> str:
+    return f"{closest(word, names)} Known here: {', '.join(names)}"
+
+
+def _resolve(file: _File, where: Lines, name: str) -> Spec:
+    name = file.function.name or name
+    if not NAME.fullmatch(name):
+        raise where.error("function", "name", f"{name!r} cannot be a function's name: use letters, digits, - and _.")
+    for field, dtype in file.request.items():
+        if dtype not in SCALARS:
+            message = f"[request] {field}: unknown type {dtype!r}.{closest(dtype, SCALARS)} Known: {', '.join(SCALARS)}"
+            raise where.error("request", field, message)
+    if file.scale.min > file.scale.max:
+        raise where.error("scale", "min", f"min = {file.scale.min} is more than max = {file.scale.max}")
+    return Spec(
+        name=name,
+        model=file.function.model or name,
+        request=tuple(Field(field, dtype) for field, dtype in file.request.items()),
+        features=_features(file.features, where),
+        response=tuple(_response(field, value) for field, value in file.response.items()),
+        tolerance=file.parity.tolerance,
+        scale=Scale(
+            min=file.scale.min,
+            max=file.scale.max,
+            idle_s=_quantity(where, "scale", "idle", file.scale.idle),
+            target_concurrency=file.scale.target_concurrency,
+            queue_max=file.scale.queue_max,
+        ),
+        limits=Limits(
+            body_bytes=int(_quantity(where, "limits", "body_max", file.limits.body_max)),
+            timeout_s=_quantity(where, "limits", "timeout", file.limits.timeout),
+        ),
+        stream=_stream(file.stream, where, name),
+    )
+
+
+def _response(name: str, value: str | _Decision) -> ResponseSpec:
+    if isinstance(value, str):
+        return ResponseSpec(name, source=value)
+    return ResponseSpec(name, decision=Decision(value.field, value.above, value.then, value.otherwise))
+
+
+def _features(table: _Features | None, where: Lines) -> FeatureSpec | None:
+    if table is None:
+        return None
+    ages = {view: _quantity(where, "features", "max_age", age) for view, age in table.max_age.items()}
+    return FeatureSpec(table.service, table.deadline_ms, table.on_missing, table.defaults, ages)
+
+
+def _stream(table: StreamSpec | None, where: Lines, name: str) -> StreamSpec | None:
+    if table is None:
+        return None
+    if not BROKER.fullmatch(table.broker):
+        known = 'host:port (several with commas), "env:NAME", "embedded" or "env:NAME or embedded"'
+        raise where.error("stream", "broker", f"[stream] broker: {table.broker!r} is none of {known}")
+    topics = {"output": table.output or f"{name}-scores", "dead_letter": table.dead_letter or f"{name}-dead"}
+    if len({table.input, *topics.values()}) < 3:  # a function that reads what it wrote never ends
+        raise where.error("stream", "input", "[stream] input, output and dead_letter must be three different topics")
+    return msgspec.structs.replace(table, **topics, group=table.group or f"sunup-{name}")
+
+
+def _quantity(where: Lines, table: str, key: str, text: str) -> float:
+    try:
+        value = parse_bytes(text) if key == "body_max" else parse_seconds(text)
+    except ValueError as error:
+        raise where.error(table, key, f"[{table}] {key}: {error}") from error
+    if value <= 0:
+        raise where.error(table, key, f"[{table}] {key} must be more than 0")
+    return value
