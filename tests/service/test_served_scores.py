@@ -22,8 +22,11 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # of importing Feast, MLflow and what they import: theirs
     import mlflow
     import pandas as pd
+    import tritonclient.http as triton
     from feast import FeatureStore
+    from mlflow.pyfunc.scoring_server.client import ScoringServerClient
     from sklearn.metrics import roc_auc_score
+    from tritonclient.utils import np_to_triton_dtype
 
     from functions.fraud import train
     from functions.fraud.build_features import Data
@@ -31,6 +34,7 @@ with warnings.catch_warnings():
 
 ROWS = 5000
 ROWS_PER_CALL = 50
+REQUEST = ["card_id", "customer_id", "merchant_id", "amount", "hour", "km_from_home"]
 THRESHOLD = 0.5  # of function.toml's decision
 
 pytestmark = [
@@ -96,15 +100,7 @@ def test_served_scores_are_the_models(served: Served, version: str, monkeypatch:
     rows = pd.read_parquet(Data(project).holdout).head(ROWS)
     assert len(rows) == ROWS
     expected = original(project.root, version, rows)
-    keys = ("card_id", "customer_id", "merchant_id")
-    sent = [
-        {
-            name: int(row[name]) if name in keys else float(row[name])
-            for name in (*keys, "amount", "hour", "km_from_home")
-        }
-        for row in rows.to_dict("records")
-    ]
-    scores, decisions = served.scores(sent)
+    scores, decisions = served.scores(rows[REQUEST].to_dict("records"))
     largest = float(np.abs(scores - expected).max())
     assert largest <= 1e-5
     assert decisions == ["block" if p > THRESHOLD else "allow" for p in expected]
@@ -112,6 +108,25 @@ def test_served_scores_are_the_models(served: Served, version: str, monkeypatch:
     auc, offline = roc_auc_score(truth, scores), roc_auc_score(truth, expected)
     assert round(auc, 6) == round(offline, 6)
     print(f"{deployed['model']}: {ROWS} rows, largest difference {largest:.1e}, AUC {auc:.6f} (offline {offline:.6f})")
+
+
+def test_other_projects_clients_get_the_same_scores(served: Served) -> None:
+    served.deploy("fraud-v3")
+    rows = pd.read_parquet(Data(served.engine.project).holdout).head(20)[REQUEST]
+    scores, decisions = served.scores(rows.to_dict("records"))
+    address = f"127.0.0.1:{served.engine.port}"
+    with triton.InferenceServerClient(address, connection_timeout=10, network_timeout=10) as client:
+        for binary in (False, True):
+            given = []
+            for name in REQUEST:
+                values = rows[name].to_numpy()
+                tensor = triton.InferInput(name, [len(rows)], np_to_triton_dtype(values.dtype))
+                given.append(tensor.set_data_from_numpy(values, binary_data=binary))
+            answer = client.infer("fraud", given)
+            assert answer.as_numpy("score").tolist() == scores.tolist()
+            assert [decision.decode() for decision in answer.as_numpy("decision")] == decisions
+    said = ScoringServerClient("127.0.0.1", f"{served.engine.port}/functions/fraud").invoke(rows)["predictions"]
+    assert [(one["score"], one["decision"]) for one in said] == list(zip(scores.tolist(), decisions, strict=True))
 
 
 def original(root: Path, version: str, rows: "pd.DataFrame") -> NDArray[np.float64]:
