@@ -19,7 +19,8 @@ from mlflow.types import ColSpec, Schema
 from sklearn.datasets import make_classification
 
 from sunup.bundle.convert.task import run
-from sunup.bundle.job import PARITY, Job, Result
+from sunup.bundle.evidence import PARITY
+from sunup.bundle.job import Job, Result
 from sunup.types import Field
 
 MLFLOW_TYPES = {"float64": "double", "float32": "float", "int64": "long", "int32": "integer", "bool": "boolean"}

@@ -203,3 +203,43 @@ def test_the_float32_comparison_is_exact_around_every_boundary() -> None:
             for x in (value, np.nextafter(value, np.inf), np.nextafter(value, -np.inf)):
                 library = x.astype(np.float32).astype(np.float64) <= thresholds
                 np.testing.assert_array_equal(x <= splits, library)
+
+
+def test_a_difference_is_accepted_only_where_it_was_said_and_only_so_far() -> None:
+    rows = {"a": np.arange(40.0)}
+    told: dict[str, Any] = {"real_rows": 40, "threshold_rows": 0, "tolerance": 1e-5, "how": ""}
+    off, wide = two(1, 0.803), two(1, 0.8)
+    with pytest.raises(ParityFailed, match=r"accept it with --accept-difference 0\.0031,") as refused:
+        prove(wide, off, rows, **told)
+    assert "tolerance in [parity]" in refused.value.message
+    with pytest.raises(ParityFailed, match=r"--accept-difference 0\.0031"):
+        prove(wide, off, rows, **told, accept=0.002)
+    proof, answers = prove(wide, off, rows, **told, accept=0.0031)
+    assert (proof.accepted, proof.tolerance) == (0.0031, 1e-5)
+    assert proof.max_difference == pytest.approx(0.003)
+    # What a machine is to give from now on is what was accepted.
+    np.testing.assert_array_equal(answers["probability"], off(rows)["probability"])
+    assert "accepted up to 0.0031" in proof.sentence()
+    needless, answers = prove(wide, wide, rows, **told, accept=0.0031)
+    assert needless.accepted == 0.0
+    assert "accepted" not in needless.sentence()
+
+
+def test_labels_that_were_accepted_are_counted() -> None:
+    rows = {"a": np.arange(40.0)}
+    told: dict[str, Any] = {"real_rows": 40, "threshold_rows": 0, "tolerance": 1e-5, "how": ""}
+    # The original is 0.02 from undecided, the conversion on the other side of it.
+    sure, other = two(1, 0.51), two(0, 0.495)
+    with pytest.raises(ParityFailed, match=r"--accept-difference 0\.021"):
+        prove(sure, other, rows, **told, accept=0.016)
+    proof, _ = prove(sure, other, rows, **told, accept=0.021)
+    assert (proof.label_differences, proof.label_agreement) == (20, 0.5)
+    assert "another label on 20 of them" in proof.sentence()
+    assert ["labels", "another label on 20 of them"] in proof.table()
+
+    def bare(label: int) -> Callable[[Arrays], Arrays]:
+        return lambda rows: {"label": np.full(len(rows["a"]), label)}
+
+    with pytest.raises(ParityFailed, match=r"--accept-difference 1\.$"):  # nothing says how close it was
+        prove(bare(0), bare(1), rows, **told, accept=0.9)
+    assert prove(bare(0), bare(1), rows, **told, accept=1.0)[0].label_differences == 40

@@ -13,7 +13,6 @@ from sunup.types import Field, Tensor
 
 MODEL: Final = "model.onnx"
 WARMUP: Final = "warmup.npz"
-PARITY: Final = "parity.json"
 
 _LENGTH: Final = struct.Struct(">I")
 
@@ -23,7 +22,7 @@ class Job(msgspec.Struct, frozen=True, tag=True):
 
     `folder`: the local MLflow model (holds MLmodel). `columns`: its inputs in signature order. `requirements`: what it
     was logged with. `rows`: more real rows, a Parquet or .npz file of columns, or "". `out`: an empty folder that gets
-    model.onnx, warmup.npz and parity.json.
+    model.onnx, warmup.npz and parity.json. `accept`: a difference beyond the tolerance that is accepted, 0 for none.
     """
 
     folder: str
@@ -33,6 +32,7 @@ class Job(msgspec.Struct, frozen=True, tag=True):
     tolerance: float
     out: str
     rows: str = ""
+    accept: float = 0.0
 
 
 class Ready(msgspec.Struct, frozen=True, tag=True):
@@ -49,11 +49,13 @@ class Stage(msgspec.Struct, frozen=True, tag=True):
 
 
 class Result(msgspec.Struct, frozen=True, tag=True):
-    """A job is done. `example`: one row of input columns that can be sent as it is."""
+    """A job is done. `example`: one row of input columns that can be sent as it is. `accepted`: of the difference that
+    might be accepted, what was needed: all or nothing."""
 
     inputs: tuple[Tensor, ...]
     outputs: tuple[Tensor, ...]
     example: dict[str, str | bool | int | float]
+    accepted: float = 0.0
 
 
 class Refusal(msgspec.Struct, frozen=True, tag=True):

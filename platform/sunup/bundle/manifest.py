@@ -65,6 +65,7 @@ class Manifest(msgspec.Struct, frozen=True):
 
     `request`: fields callers send, in row order. `inputs`: model inputs; each column is a request field or a feature.
     `response`: fields callers get. `example`: one request record that can be sent as it is. `files`: name -> SHA-256.
+    `accept_difference`: beyond the tolerance, what was accepted of the conversion; 0 where the tolerance was kept.
     """
 
     format: int
@@ -81,3 +82,4 @@ class Manifest(msgspec.Struct, frozen=True):
     example: dict[str, msgspec.Raw | object]
     files: dict[str, str]
     stream: StreamSpec | None = None
+    accept_difference: float = 0.0

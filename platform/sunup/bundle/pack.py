@@ -12,10 +12,13 @@ import msgspec
 from sunup import __version__
 from sunup.bundle.declare.fit import fit, response_fields
 from sunup.bundle.declare.spec import Spec
-from sunup.bundle.job import MODEL, PARITY, WARMUP, Job, Result
+from sunup.bundle.evidence import PARITY
+from sunup.bundle.job import MODEL, WARMUP, Job, Result
 from sunup.bundle.manifest import FORMAT, Manifest, Model
 from sunup.bundle.packager import Packager
+from sunup.bundle.parity import ACCEPTED_MAX
 from sunup.bundle.store import MANIFEST, Store, digest_file, verify
+from sunup.errors import UsageError
 from sunup.types import Field
 
 FEATURES: Final = "features.json"
@@ -46,17 +49,20 @@ def pack(
     feature_columns: Sequence[Field] = (),
     example: Mapping[str, Any] | None = None,
     rows: Path | None = None,
+    accept_difference: float = 0.0,
     on_stage: OnStage = lambda _name, _seconds: None,
 ) -> str:
     """The digest of the bundle for these inputs, made unless the store has it. Same inputs, same digest.
 
     `feature_columns`: the columns the read plan in `features_json` gives. `example`: values for request fields the
-    model does not take (entity keys). `rows`: a Parquet or .npz file of more real rows for the proof. `on_stage` is
-    told "convert", "prove" and "freeze" with their seconds; nothing when the bundle was there already.
+    model does not take (entity keys). `rows`: a Parquet or .npz file of more real rows for the proof.
+    `accept_difference`: a difference beyond the tolerance that is accepted, 0 for none. `on_stage` is told "convert",
+    "prove" and "freeze" with their seconds; nothing when the bundle was there already.
     Raises UsageError, ConversionRefused, ParityFailed; the store then holds nothing new.
     """
+    _check_accepted(accept_difference, spec)
     spec = fit(spec, model.columns, feature_columns)
-    key = _key(spec, model, features_json, feature_columns, example, rows)
+    key = _key(spec, model, features_json, feature_columns, example, rows, accept_difference)
     if (digest := store.recall(key)) is not None:
         return digest
     with store.stage() as staged:
@@ -68,6 +74,7 @@ def pack(
             tolerance=spec.tolerance,
             out=str(staged.resolve()),
             rows=str(rows.resolve()) if rows else "",
+            accept=accept_difference,
         )
         result = packager.convert(job, on_stage)
         started = time.perf_counter()
@@ -115,8 +122,17 @@ def _freeze(staged: Path, spec: Spec, model: SourceModel, result: Result, exampl
         },
         files={name: digest_file(staged / name) for name in sorted(names)},
         stream=spec.stream,
+        accept_difference=result.accepted,
     )
     (staged / MANIFEST).write_bytes(msgspec.json.format(msgspec.json.encode(manifest), indent=2) + b"\n")
+
+
+def _check_accepted(accepted: float, spec: Spec) -> None:
+    if accepted and not spec.tolerance < accepted <= ACCEPTED_MAX:
+        raise UsageError(
+            f"--accept-difference {accepted:g} is not between the tolerance of {spec.name}, {spec.tolerance:g}, and "
+            f"{ACCEPTED_MAX:g}. Give the number that the refusal names."
+        )
 
 
 def _some(field: Field) -> str | bool | int | float:
@@ -126,7 +142,7 @@ def _some(field: Field) -> str | bool | int | float:
 
 def _key(spec: Spec, model: SourceModel, features: bytes | None, *more: Any) -> str:
     """What a bundle depends on. MLmodel stands for what is in the model's files: MLflow puts an id of its own there."""
-    columns, example, rows = more
+    columns, example, rows, accepted = more
     # When a registered model is loaded, MLflow notes its name in the folder; that is no part of the model.
     files = sorted(p for p in model.folder.rglob("*") if p.is_file() and p.name != "registered_model_meta")
     parts = {
@@ -138,5 +154,6 @@ def _key(spec: Spec, model: SourceModel, features: bytes | None, *more: Any) -> 
         "features": [hashlib.sha256(features).hexdigest() if features is not None else None, list(columns)],
         "example": dict(example or {}),
         "rows": digest_file(rows) if rows else None,
+        "accepted": accepted,
     }
     return hashlib.sha256(msgspec.json.encode(parts, order="sorted")).hexdigest()

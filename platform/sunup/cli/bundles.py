@@ -6,12 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import click
+import msgspec
 
+from sunup.bundle.evidence import read_proof
 from sunup.bundle.manifest import Manifest
 from sunup.bundle.pack import inspect as examine
 from sunup.bundle.store import MANIFEST, Store, read_manifest
 from sunup.cli.deploy import build
-from sunup.cli.terminal import options, pairs, show_json, show_table, size, stages
+from sunup.cli.terminal import accepting, options, pairs, show_json, show_table, size, stages
 from sunup.errors import UsageError
 from sunup.settings import Project
 
@@ -19,20 +21,24 @@ from sunup.settings import Project
 @click.command()
 @click.argument("name")
 @click.option("--out", "out", type=click.Path(path_type=Path), metavar="DIR", help="Also copy the bundle to DIR.")
+@accepting
 @options()
-def bundle(name: str, out: Path | None, as_json: bool, project: Project) -> None:
+def bundle(name: str, out: Path | None, accept: float, as_json: bool, project: Project) -> None:
     """Build a bundle without deploying it; `platform deploy DIR` deploys it, here or on another machine."""
     if out is not None and out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UsageError(f"{out} is already there. Give --out a folder that does not exist yet, or an empty one.")
     with stages(quiet=as_json) as shown:
-        built = build(project, name, shown)
+        built = build(project, name, shown, accept)
     path = Store(project.bundles).open(built["digest"])
     if out is not None:
         path = _copy(path, out)
+    proof = read_proof(path)
     if as_json:
-        show_json({**built, "path": str(path)})
+        show_json({**built, "path": str(path), "parity": msgspec.to_builtins(proof)})
     else:
         click.echo(f"{built['function']} from {built['model']}: {built['digest']}")
+        if proof is not None:
+            click.echo(f"proven: {proof.sentence()}")
         click.echo(path)
 
 
@@ -86,7 +92,6 @@ def _show(folder: Path, manifest: Manifest, facts: dict[str, Any]) -> None:
             "built by": f"Sunup {manifest.sunup}, format {manifest.format}",
             "scale": f"{manifest.scale.min} to {manifest.scale.max} workers, to zero after {manifest.scale.idle_s:g} s",
             "limits": f"body {size(manifest.limits.body_bytes)}, timeout {manifest.limits.timeout_s:g} s",
-            "parity": ", ".join(f"{name} {value}" for name, value in facts["parity"].items()),
             "example": json.dumps(manifest.example, default=str),
         }
     )
@@ -97,5 +102,8 @@ def _show(folder: Path, manifest: Manifest, facts: dict[str, Any]) -> None:
     rows += [["feature", name, ""] for name in columns if name not in asked]
     rows += [["response", field.name, field.dtype] for field in manifest.response]
     show_table(["field", "name", "type"], rows)
+    if (proof := read_proof(folder)) is not None:
+        click.echo()
+        show_table(["proof", ""], proof.table())
     click.echo()
     show_table(["file", "size "], [[name, size(count)] for name, count in facts["files"].items()])

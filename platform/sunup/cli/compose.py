@@ -30,8 +30,10 @@ OnStage = Callable[[str, str], None]
 NEXT = {"convert": "prove", "prove": "freeze"}
 
 
-def build(project: Project, *, name: str, packager: Packager, on_stage: OnStage) -> dict[str, Any]:
-    """Make the bundle of a named model and put it into the project's store.
+def build(
+    project: Project, *, name: str, packager: Packager, on_stage: OnStage, accept_difference: float = 0.0
+) -> dict[str, Any]:
+    """Make the bundle of a named model and put it into the project's store. `accept_difference`: see pack.
 
     Returns function, digest, model ("fraud/3"), settings (what a worker of it gets at birth), unchanged and note.
     Raises the CommandError of whichever part refused.
@@ -61,6 +63,7 @@ def build(project: Project, *, name: str, packager: Packager, on_stage: OnStage)
             packager=packager,
             features_json=msgspec.json.encode(plan) if plan else None,
             feature_columns=plan.columns if plan else (),
+            accept_difference=accept_difference,
             on_stage=on_done,
         )
     return {

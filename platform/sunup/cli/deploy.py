@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import click
+import msgspec
 
+from sunup.bundle.evidence import read_proof
 from sunup.bundle.store import MANIFEST, Store, read_manifest
 from sunup.cli.client import Resident
 from sunup.cli.engine import ensure, running
 from sunup.cli.streams import broker_settings
-from sunup.cli.terminal import Stages, options, show_json, show_note, stages
+from sunup.cli.terminal import Stages, accepting, options, show_json, show_note, stages
 from sunup.errors import UsageError
 from sunup.settings import STREAM_BROKER, Project
 
@@ -22,21 +24,25 @@ FEATURES_URL = "FEATURES_URL"  # where workers read features, instead of what th
 
 @click.command()
 @click.argument("what", metavar="NAME|DIR")
+@accepting
 @click.option("--no-start", is_flag=True, help="Refuse when no engine runs, instead of starting one.")
 @options()
-def deploy(what: str, no_start: bool, as_json: bool, project: Project) -> None:
+def deploy(what: str, accept: float, no_start: bool, as_json: bool, project: Project) -> None:
     """Turn a registered model into a live function.
 
     NAME is fraud-v3 (a version), fraud@champion (an alias), fraud (the newest version) or a models:/ URI. DIR is a
     bundle made by `platform bundle`. The new revision is proven on this machine before it is routed, and the old one
     serves until then.
     """
+    if accept and _is_bundle(what):
+        raise UsageError(f"{what} is made already: give --accept-difference to `platform bundle`.")
     if no_start:
         running(project)
     began = time.monotonic()
     with stages(quiet=as_json) as shown:
-        built = _take(project, Path(what), shown) if _is_bundle(what) else build(project, what, shown)
+        built = _take(project, Path(what), shown) if _is_bundle(what) else build(project, what, shown, accept)
         manifest = read_manifest(project.bundles / built["digest"])
+        proof = read_proof(project.bundles / built["digest"])
         broker, note = broker_settings(manifest.stream, os.environ)
         engine = ensure(project, shown, may_start=not no_start)
         result = engine.deploy(
@@ -51,6 +57,7 @@ def deploy(what: str, no_start: bool, as_json: bool, project: Project) -> None:
             **result,
             "seconds": round(seconds, 4),
             "stages": shown.seconds,
+            "parity": msgspec.to_builtins(proof),
             "curl": curl(project, built["digest"], result["url"]),
             **({"stream": broker[STREAM_BROKER]} if broker else {}),
         }
@@ -62,6 +69,8 @@ def deploy(what: str, no_start: bool, as_json: bool, project: Project) -> None:
         return
     state = "unchanged" if result["unchanged"] else f"live after {seconds:.1f} s"
     click.echo(f"{result['function']} revision {result['revision']} ({result['model']}) is {state}")
+    if proof is not None:
+        click.echo(f"proven: {proof.sentence()}")
     click.echo(result["url"])
     click.echo(facts["curl"])
 
@@ -88,9 +97,10 @@ def init(name: str, force: bool, as_json: bool, project: Project) -> None:
         click.echo(path)
 
 
-def build(project: Project, name: str, shown: Stages) -> dict[str, Any]:
+def build(project: Project, name: str, shown: Stages, accept: float = 0.0) -> dict[str, Any]:
     """Build a bundle of a named model into the project's store: function, digest, settings, model, unchanged."""
-    return Resident(project).ask("build", {"name": name}, lambda event: _show_packager(shown, event))
+    arguments = {"name": name, "accept_difference": accept}
+    return Resident(project).ask("build", arguments, lambda event: _show_packager(shown, event))
 
 
 def curl(project: Project, digest: str, url: str) -> str:

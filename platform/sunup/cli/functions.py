@@ -212,7 +212,7 @@ def _row(one: dict[str, Any]) -> list[str]:
     return [
         one["name"],
         str(one["revision"]),
-        one["model"],
+        one["model"] + _accepted(one),
         one["state"],
         str(len(workers)),
         size(sum(worker["memory_bytes"] for worker in workers)),
@@ -222,6 +222,12 @@ def _row(one: dict[str, Any]) -> list[str]:
         str(cold["count"]),
         milliseconds(last),
     ]
+
+
+def _accepted(one: dict[str, Any]) -> str:
+    """The mark of a function whose conversion is not within its tolerance."""
+    accepted = one.get("accept_difference")
+    return f" (differs by up to {accepted:g}: accepted)" if accepted else ""
 
 
 def _show_detail(one: dict[str, Any], engine: dict[str, Any]) -> None:

@@ -43,6 +43,19 @@ def options(*, facts: bool = True) -> Callable[[Command], Command]:
     return add
 
 
+def accepting(command: Command) -> Command:
+    """The option --accept-difference (as `accept`) of the commands that make bundles."""
+    return click.option(
+        "--accept-difference",
+        "accept",
+        type=click.FloatRange(0.0, 1.0, min_open=True),
+        default=None,
+        callback=lambda _, __, value: value or 0.0,
+        metavar="X",
+        help="Accept a conversion whose answers differ by up to X; it is recorded and shown.",
+    )(command)
+
+
 def show_error(message: str, *, hint: str | None = None) -> None:
     """One paragraph on standard error."""
     paragraph = f"{message} {hint}" if hint else message

@@ -16,7 +16,8 @@ from sunup.bundle.convert.original import Original, check_requirements, load
 from sunup.bundle.convert.sklearn.pipeline import candidates
 from sunup.bundle.convert.trees.model import Converted
 from sunup.bundle.convert.trials import count, invent, proof_rows
-from sunup.bundle.job import MODEL, PARITY, WARMUP, Job, Result
+from sunup.bundle.evidence import PARITY
+from sunup.bundle.job import MODEL, WARMUP, Job, Result
 from sunup.bundle.parity import Arrays, prove
 from sunup.errors import ConversionRefused
 from sunup.execute.onnx import OnnxExecutor, optimise
@@ -41,7 +42,7 @@ def run(job: Job, on_stage: Callable[[str, float], None]) -> Result:
     def ask(asked: Arrays) -> Arrays:
         return dict(zip(names, executor.run(feeds(converted.inputs, asked), names), strict=True))
 
-    proof, answers = prove(original.answer, ask, rows, tolerance=job.tolerance, **counts)
+    proof, answers = prove(original.answer, ask, rows, tolerance=job.tolerance, accept=job.accept, **counts)
     on_stage("prove", time.perf_counter() - started)
     out = Path(job.out)
     (out / MODEL).write_bytes(model)
@@ -51,7 +52,7 @@ def run(job: Job, on_stage: Callable[[str, float], None]) -> Result:
     kept |= {f"out:{name}": answers[name][:WARMUP_ROWS] for name in names}
     arrays: dict[str, Any] = {name: _plain(array) for name, array in kept.items()}
     np.savez(out / WARMUP, allow_pickle=False, **arrays)
-    return Result(converted.inputs, converted.outputs, _example(rows, job.columns))
+    return Result(converted.inputs, converted.outputs, _example(rows, job.columns), proof.accepted)
 
 
 def _convert(original: Original, columns: Sequence[Field], real: Arrays) -> Converter:

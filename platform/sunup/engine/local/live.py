@@ -113,6 +113,7 @@ class Live:
             "digest": r.digest,
             "model": f"{m.model.name}/{m.model.version}",
             "state": self._state(workers),
+            **({"accept_difference": m.accept_difference} if m.accept_difference else {}),
             **({"reason": self.reason} if self.failures else {}),
             "workers": [
                 {
