@@ -30,17 +30,8 @@ TOP_LEVEL: Final = {
 # --- Who may import whom: ARCHITECTURE.md, section 3 ----------------------------------------------------------------
 VOCABULARY: Final = {"sunup", "types", "errors", "limits", "clock", "settings"}
 PARTS: Final = {"wire", "lookup", "batch", "execute", "bundle", "registry", "scale", "link", "stream"}
-SERVING: Final = VOCABULARY | {
-    "wire",
-    "lookup",
-    "batch",
-    "execute",
-    "bundle",
-    "link",
-    "pipeline",
-    "function",
-    "rehearsal",
-}
+SERVING: Final = VOCABULARY | {"wire", "lookup", "batch", "execute", "bundle", "link"}
+SERVING.update(("pipeline", "function", "rehearsal"))
 MAY_IMPORT: Final = {
     **dict.fromkeys(VOCABULARY, VOCABULARY),
     **{name: VOCABULARY | {name} for name in PARTS},
@@ -52,10 +43,12 @@ MAY_IMPORT: Final = {
 }
 MAY_ALSO_IMPORT: Final = {
     "sunup.bundle.convert": {"execute"},  # the packager's child proves a model with the executor that will serve it
+    "sunup.bundle.handler.child": {"batch", "execute"},  # tried with the code that will run it
     "sunup.stream.loop": SERVING,  # a transport of the pipeline; the brokers beside it know nothing of one
 }
 # Parts of packages that exist for the deploy side only.
-DEPLOY_ONLY: Final = ("sunup.lookup.compile", "sunup.bundle.convert", "sunup.bundle.pack", "sunup.bundle.packager")
+DEPLOY_ONLY_BELOW: Final = "lookup.compile bundle.convert bundle.handler bundle.pack bundle.packager"
+DEPLOY_ONLY: Final = tuple(f"sunup.{name}" for name in DEPLOY_ONLY_BELOW.split())
 SERVING_ONLY: Final = {"pipeline", "function", "rehearsal", "serve", "stream"}
 
 # The one place (or few) where a third-party name may appear, as path prefixes below platform/sunup.

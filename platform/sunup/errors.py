@@ -87,6 +87,12 @@ class ExecutionFailed(CallError):
     code = "execution_failed"
 
 
+class HandlerFailed(ExecutionFailed):
+    """The function's own code, handler.py, failed; the reason is in the log under the request id."""
+
+    code = "handler_failed"
+
+
 class Unavailable(CallError):
     """Not now: queue full, worker lost, store down and the function rejects on missing features."""
 

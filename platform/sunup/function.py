@@ -13,17 +13,20 @@ from typing import Any, Final, NamedTuple
 from numpy.typing import NDArray
 
 from sunup.batch.assemble import Assembly
+from sunup.batch.handled import Handled
 from sunup.batch.respond import Response
 from sunup.bundle.manifest import Manifest
 from sunup.bundle.store import check, verify
 from sunup.errors import BundleDamaged, ProofFailed, UsageError
 from sunup.execute.executor import Executor
+from sunup.execute.handler import Handler
 from sunup.execute.onnx import OnnxExecutor, runtime
 from sunup.execute.proof import Warmup, compare, read_warmup
 from sunup.limits import INLINE_SECONDS_MAX
 from sunup.lookup import plan as read_plan
 from sunup.lookup.join import Lookup
 from sunup.lookup.open import open_store
+from sunup.types import Field
 from sunup.wire.oip import OipCodec
 from sunup.wire.record import RecordCodec
 from sunup.wire.tables.kserve import KServeCodec
@@ -31,6 +34,7 @@ from sunup.wire.tables.mlflow import MlflowCodec
 
 MODEL: Final = "model.onnx"
 FEATURES: Final = "features.json"
+HANDLER: Final = "handler.py"
 WARMUP: Final = "warmup.npz"
 FEATURES_URL: Final = "features_url"  # the setting that says where the online store is
 
@@ -46,6 +50,7 @@ class Cost(NamedTuple):
 class Function:
     """What a pipeline is made of. `lookup` is None for a function without features.
 
+    `handled`: the run of a function with code of its own around the model, else None; its `assembly` is then empty.
     `cost`: what a model run costs on this machine. `timings`: seconds of "load" and "prove".
     """
 
@@ -56,6 +61,7 @@ class Function:
     response: Response
     cost: Cost
     timings: Mapping[str, float]
+    handled: Handled | None = None
 
     def record_codec(self, revision: int) -> RecordCodec:
         """The native codec, which names the revision in every reply."""
@@ -109,12 +115,14 @@ def load(bundle: Path, *, settings: Mapping[str, str], prove: bool, cost: Cost |
     manifest = verify(bundle) if prove else check(bundle)
     executor = _open_model(bundle / MODEL)
     lookup = _open_lookup(bundle / FEATURES, manifest, settings)
-    assembly = Assembly(manifest.inputs, manifest.request + (lookup.columns if lookup else ()))
+    fields = manifest.request + (lookup.columns if lookup else ())
+    handled = _open_handler(bundle / HANDLER, manifest, executor, fields)
+    assembly = Assembly((), ()) if handled else Assembly(manifest.inputs, fields)
     response = Response(manifest.response)
     loaded = perf_counter()
     if prove or cost is None:
         warmup = read_warmup(bundle / WARMUP)
-        given, cost = _run_first(executor, warmup, tuple(warmup.expected) if prove else response.outputs)
+        given, cost = _run_first(executor, warmup, tuple(warmup.expected) if prove or handled else response.outputs)
         if prove:
             compare(given, warmup.expected, manifest.tolerance)
     return Function(
@@ -125,6 +133,7 @@ def load(bundle: Path, *, settings: Mapping[str, str], prove: bool, cost: Cost |
         response=response,
         cost=cost,
         timings={"load": loaded - started, "prove": perf_counter() - loaded},
+        handled=handled,
     )
 
 
@@ -146,6 +155,15 @@ def _open_lookup(path: Path, manifest: Manifest, settings: Mapping[str, str]) ->
         )
     plan = read_plan.load(path.read_bytes())
     return Lookup(plan, open_store(url, plan), manifest.request)
+
+
+def _open_handler(path: Path, manifest: Manifest, executor: Executor, fields: Sequence[Field]) -> Handled | None:
+    spec = manifest.handler
+    if spec is None:
+        return None
+    given = manifest.response if "postprocess" in spec.hooks else None
+    hooks = Handler(path)
+    return Handled(hooks, executor.run, inputs=manifest.inputs, fields=fields, outputs=spec.outputs, given=given)
 
 
 def _run_first(executor: Executor, warmup: Warmup, outputs: Sequence[str]) -> tuple[dict[str, NDArray[Any]], Cost]:

@@ -59,6 +59,10 @@ PACKAGER_START_SECONDS_MAX: Final = 20.0  # s until the resident process behind 
 PACKAGER_RESIDENT_BYTES_MAX: Final = 3 * 1024**3  # bytes resident; above it the process ends when it has nothing to do
 PARITY_ROWS_MAX: Final = 20_000  # rows compared in a parity proof
 WARMUP_ROWS: Final = 8  # rows kept in a bundle with the original's answers, for the self-proof
+SOLVER_SECONDS_MAX: Final = 120.0  # s uv may take to resolve or to install
+HANDLER_SECONDS_MAX: Final = 60.0  # s a handler.py may take to be tried; it is tried on some tens of rows
+HANDLER_LIB_BYTES_MAX: Final = 256 * 1024**2  # bytes of packages a bundle carries; every byte is checked at deploy
+HANDLER_LIB_FILES_MAX: Final = 10_000  # files of them; each is looked at when a worker starts
 
 # --- Registry -------------------------------------------------------------------------------------------------------
 REGISTRY_SECONDS_MAX: Final = 10  # s for one request; MLflow's own default is 120

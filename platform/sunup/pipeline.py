@@ -13,17 +13,21 @@ is cheaper than any queue or thread hop. Otherwise `answer` awaits the feature s
 """
 
 import logging
+from asyncio import timeout
 from collections.abc import Sequence
+from math import inf
 from time import perf_counter
 from typing import Any, Final, NamedTuple, Protocol
 
 from numpy.typing import NDArray
 
-from sunup.batch.batcher import Batcher
+from sunup.batch.batcher import Batcher, Ran
+from sunup.batch.handled import Handled
 from sunup.batch.plan import slices
 from sunup.batch.respond import joined
 from sunup.clock import Clock, SystemClock
-from sunup.errors import CallError, DeadlineExceeded, ExecutionFailed
+from sunup.errors import BadRequest, CallError, DeadlineExceeded, ExecutionFailed, HandlerFailed
+from sunup.execute.handler import HookFailed
 from sunup.function import Cost, Function
 from sunup.limits import BATCH_ROWS_MAX, INLINE_SECONDS_MAX, LOOKUP_ROWS_PER_DEADLINE
 from sunup.types import Call, Column, Features, Reply, Row, Timings
@@ -77,7 +81,9 @@ class Pipeline:
         self._response = function.response
         self._observer = observer or Unobserved()
         self._clock = clock or SystemClock()
-        self._rows_now_max = _rows_now_max(function.cost)
+        self._handled = function.handled
+        # Nobody knows what a function's own code costs: it never runs on the event loop.
+        self._rows_now_max = 0 if self._handled else _rows_now_max(function.cost)
         self._batcher = Batcher(
             self._run_shared,
             rows_max=BATCH_ROWS_MAX,
@@ -157,7 +163,7 @@ class Pipeline:
             return self._execute_now(call, rows, timings)
         self._check_deadline(call)
         try:
-            ran = await self._batcher.submit(rows, call.deadline)
+            ran = await self._submit(rows, call.deadline)
         except CallError:
             raise
         except Exception as error:
@@ -165,16 +171,36 @@ class Pipeline:
         timings.batch, timings.execute = ran.waited, ran.took
         return ran.outputs
 
+    async def _submit(self, rows: Sequence[Row], deadline: float) -> Ran:
+        if self._handled is None:
+            return await self._batcher.submit(rows, deadline)
+        try:
+            async with timeout(max(0.0, deadline - self._clock.now()) if deadline != inf else None):
+                return await self._batcher.submit(rows, deadline)
+        except TimeoutError as error:
+            raise DeadlineExceeded("the function's own code took longer than the call may") from error
+
     def _run(self, rows: Sequence[Row], timings: Timings) -> list[NDArray[Any]]:
         """One model run, or several for more rows than one run takes."""
         if len(rows) > BATCH_ROWS_MAX:
             return joined([self._run(rows[part], timings) for part in slices(len(rows), BATCH_ROWS_MAX)])
+        if self._handled is not None:
+            return self._run_handled(self._handled, rows, timings)
         started = perf_counter()
         feeds = self._assembly.feeds(rows)
         assembled = perf_counter()
         outputs = self._executor.run(feeds, self._response.outputs)
         timings.batch += assembled - started
         timings.execute += perf_counter() - assembled
+        return self._checked(outputs, rows)
+
+    def _run_handled(self, handled: Handled, rows: Sequence[Row], timings: Timings) -> list[NDArray[Any]]:
+        started = perf_counter()
+        outputs = handled(rows)
+        timings.execute += perf_counter() - started
+        return self._checked(outputs, rows)
+
+    def _checked(self, outputs: list[NDArray[Any]], rows: Sequence[Row]) -> list[NDArray[Any]]:
         for name, output in zip(self._response.outputs, outputs, strict=True):
             if len(output) != len(rows):  # never a wrong answer: rows and outputs would no longer belong together
                 raise ValueError(f"output {name!r} has {len(output)} rows for {len(rows)} rows of input")
@@ -230,6 +256,12 @@ def _rows_now_max(cost: Cost) -> int:
     return max(1, int(cost.rows * INLINE_SECONDS_MAX / max(cost.seconds, 1e-9)))
 
 
-def _failed(call: Call, error: Exception) -> ExecutionFailed:
+def _failed(call: Call, error: Exception) -> CallError:
+    if isinstance(error, HookFailed):
+        _LOG.error("%s", error, exc_info=error, extra={"id": call.id})
+        told = f"the reason is in the function's log under id {call.id}"
+        if error.refused:
+            return BadRequest(f"the function cannot use these values; {told}", code="handler_refused")
+        return HandlerFailed(f"the function's own code failed; {told}")
     _LOG.error("model run failed", exc_info=error, extra={"id": call.id})
     return ExecutionFailed(f"the model run failed; the reason is in the function's log under id {call.id}")

@@ -60,6 +60,14 @@ class StreamSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     max_workers: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 4
 
 
+class HandlerSpec(msgspec.Struct, frozen=True):
+    """The function's own code, handler.py in the bundle. `hooks`: those it has; `outputs`: what the model's outputs are
+    called when postprocess gets them."""
+
+    hooks: tuple[str, ...]
+    outputs: tuple[ResponseField, ...]
+
+
 class Manifest(msgspec.Struct, frozen=True):
     """The contents of manifest.json.
 
@@ -83,3 +91,4 @@ class Manifest(msgspec.Struct, frozen=True):
     files: dict[str, str]
     stream: StreamSpec | None = None
     accept_difference: float = 0.0
+    handler: HandlerSpec | None = None

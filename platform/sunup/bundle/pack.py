@@ -1,6 +1,7 @@
 """From a fetched model and a function's declaration to a bundle in the store: convert, prove, freeze."""
 
 import hashlib
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,6 +14,9 @@ from sunup import __version__
 from sunup.bundle.declare.fit import fit, response_fields
 from sunup.bundle.declare.spec import Spec
 from sunup.bundle.evidence import PARITY
+from sunup.bundle.handler.packages import worker_packages
+from sunup.bundle.handler.source import Source
+from sunup.bundle.handler.trial import add_handler, files_of
 from sunup.bundle.job import MODEL, WARMUP, Job, Result
 from sunup.bundle.manifest import FORMAT, Manifest, Model
 from sunup.bundle.packager import Packager
@@ -50,19 +54,21 @@ def pack(
     example: Mapping[str, Any] | None = None,
     rows: Path | None = None,
     accept_difference: float = 0.0,
+    handler: Source | None = None,
     on_stage: OnStage = lambda _name, _seconds: None,
 ) -> str:
     """The digest of the bundle for these inputs, made unless the store has it. Same inputs, same digest.
 
     `feature_columns`: the columns the read plan in `features_json` gives. `example`: values for request fields the
     model does not take (entity keys). `rows`: a Parquet or .npz file of more real rows for the proof.
-    `accept_difference`: a difference beyond the tolerance that is accepted, 0 for none. `on_stage` is told "convert",
-    "prove" and "freeze" with their seconds; nothing when the bundle was there already.
+    `accept_difference`: a difference beyond the tolerance that is accepted, 0 for none. `handler`: the function's own
+    code. `on_stage` is told "convert", "prove" and "freeze" with their seconds; nothing when the bundle was there
+    already.
     Raises UsageError, ConversionRefused, ParityFailed; the store then holds nothing new.
     """
     _check_accepted(accept_difference, spec)
-    spec = fit(spec, model.columns, feature_columns)
-    key = _key(spec, model, features_json, feature_columns, example, rows, accept_difference)
+    spec = fit(spec, model.columns, feature_columns, handler.hooks if handler else ())
+    key = _key(spec, model, features_json, feature_columns, example, rows, accept_difference, _handler_key(handler))
     if (digest := store.recall(key)) is not None:
         return digest
     with store.stage() as staged:
@@ -80,7 +86,8 @@ def pack(
         started = time.perf_counter()
         if features_json is not None:
             (staged / FEATURES).write_bytes(features_json)
-        _freeze(staged, spec, model, result, example or {})
+        columns = (*spec.request, *feature_columns)
+        _freeze(staged, spec, model, result, handler=handler, columns=columns, example=example or {})
         digest = store.add(staged)
         store.remember(key, digest)
         on_stage("freeze", time.perf_counter() - started)
@@ -102,9 +109,22 @@ def inspect(folder: Path) -> dict[str, Any]:
     }
 
 
-def _freeze(staged: Path, spec: Spec, model: SourceModel, result: Result, example: Mapping[str, Any]) -> None:
-    """Write the manifest over what is staged."""
-    names = [MODEL, WARMUP, PARITY, *([FEATURES] if (staged / FEATURES).exists() else [])]
+def _freeze(
+    staged: Path,
+    spec: Spec,
+    model: SourceModel,
+    result: Result,
+    *,
+    handler: Source | None,
+    columns: tuple[Field, ...],
+    example: Mapping[str, Any],
+) -> None:
+    """Try the handler and put it in, if there is one, then write the manifest over what is staged."""
+    response, hooks = response_fields(spec, result.outputs), None
+    if handler is not None:
+        hooks, response, tried = add_handler(staged, handler, result=result, fields=columns, response=response)
+        example = {**tried, **example}
+    names = [MODEL, WARMUP, PARITY, *([FEATURES] if (staged / FEATURES).exists() else []), *files_of(staged)]
     manifest = Manifest(
         format=FORMAT,
         sunup=__version__,
@@ -113,7 +133,7 @@ def _freeze(staged: Path, spec: Spec, model: SourceModel, result: Result, exampl
         request=spec.request,
         inputs=result.inputs,
         outputs=result.outputs,
-        response=response_fields(spec, result.outputs),
+        response=response,
         tolerance=spec.tolerance,
         scale=spec.scale,
         limits=spec.limits,
@@ -123,8 +143,16 @@ def _freeze(staged: Path, spec: Spec, model: SourceModel, result: Result, exampl
         files={name: digest_file(staged / name) for name in sorted(names)},
         stream=spec.stream,
         accept_difference=result.accepted,
+        handler=hooks,
     )
     (staged / MANIFEST).write_bytes(msgspec.json.format(msgspec.json.encode(manifest), indent=2) + b"\n")
+
+
+def _handler_key(handler: Source | None) -> list[Any] | None:
+    """What else a bundle with a handler depends on: Python, and what workers have already."""
+    if handler is None:
+        return None
+    return [msgspec.structs.replace(handler, folder=""), sys.version_info[:2], worker_packages()]
 
 
 def _check_accepted(accepted: float, spec: Spec) -> None:
@@ -142,7 +170,7 @@ def _some(field: Field) -> str | bool | int | float:
 
 def _key(spec: Spec, model: SourceModel, features: bytes | None, *more: Any) -> str:
     """What a bundle depends on. MLmodel stands for what is in the model's files: MLflow puts an id of its own there."""
-    columns, example, rows, accepted = more
+    columns, example, rows, accepted, handler = more
     # When a registered model is loaded, MLflow notes its name in the folder; that is no part of the model.
     files = sorted(p for p in model.folder.rglob("*") if p.is_file() and p.name != "registered_model_meta")
     parts = {
@@ -155,5 +183,6 @@ def _key(spec: Spec, model: SourceModel, features: bytes | None, *more: Any) -> 
         "example": dict(example or {}),
         "rows": digest_file(rows) if rows else None,
         "accepted": accepted,
+        "handler": handler,
     }
     return hashlib.sha256(msgspec.json.encode(parts, order="sorted")).hexdigest()

@@ -61,7 +61,7 @@ class Store:
         Raises BundleDamaged when a file is missing, extra, or does not match the manifest.
         """
         digest = _examine(staged, None)
-        for path in (*staged.iterdir(), staged):
+        for path in (*staged.rglob("*"), staged):
             _flush(path)
         target = self._root / digest
         with _locked(self._root):
@@ -78,9 +78,10 @@ class Store:
         """Copy a bundle prepared elsewhere into the store. Returns its digest. Raises BundleDamaged, UsageError."""
         read_manifest(folder)
         with self.stage() as staged:
-            for file in sorted(folder.iterdir()):
-                if file.is_file() and not file.is_symlink():
-                    shutil.copyfile(file, staged / file.name)
+            for name in _stat_files(folder):
+                if not (folder / name).is_symlink():
+                    (staged / name).parent.mkdir(parents=True, exist_ok=True)
+                    shutil.copyfile(folder / name, staged / name)
             return self.add(staged)
 
     def open(self, digest: str) -> Path:
@@ -223,11 +224,20 @@ def _rebuild(function: str | None) -> str:
 
 def _stat_files(folder: Path) -> Stamps:
     try:
-        with os.scandir(folder) as entries:
-            stats = {entry.name: entry.stat(follow_symlinks=False) for entry in entries}
+        stats = dict(_stats(folder, ""))
     except OSError as error:
         raise BundleDamaged(f"{folder} cannot be read: {error.strerror}. {_rebuild(None)}") from error
     return {name: (stat.st_size, stat.st_mtime_ns, stat.st_ino) for name, stat in sorted(stats.items())}
+
+
+def _stats(folder: Path, inside: str) -> Iterator[tuple[str, os.stat_result]]:
+    """Every file below `folder`, by its path in the bundle; a link is a file here, whatever it leads to."""
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.is_dir(follow_symlinks=False):
+                yield from _stats(folder / entry.name, f"{inside}{entry.name}/")
+            else:
+                yield f"{inside}{entry.name}", entry.stat(follow_symlinks=False)
 
 
 def _stamps_path(folder: Path) -> Path:

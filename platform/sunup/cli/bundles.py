@@ -9,6 +9,7 @@ import click
 import msgspec
 
 from sunup.bundle.evidence import read_proof
+from sunup.bundle.handler.source import LOCK
 from sunup.bundle.manifest import Manifest
 from sunup.bundle.pack import inspect as examine
 from sunup.bundle.store import MANIFEST, Store, read_manifest
@@ -92,6 +93,7 @@ def _show(folder: Path, manifest: Manifest, facts: dict[str, Any]) -> None:
             "built by": f"Sunup {manifest.sunup}, format {manifest.format}",
             "scale": f"{manifest.scale.min} to {manifest.scale.max} workers, to zero after {manifest.scale.idle_s:g} s",
             "limits": f"body {size(manifest.limits.body_bytes)}, timeout {manifest.limits.timeout_s:g} s",
+            **_handler(folder, manifest),
             "example": json.dumps(manifest.example, default=str),
         }
     )
@@ -107,3 +109,12 @@ def _show(folder: Path, manifest: Manifest, facts: dict[str, Any]) -> None:
         show_table(["proof", ""], proof.table())
     click.echo()
     show_table(["file", "size "], [[name, size(count)] for name, count in facts["files"].items()])
+
+
+def _handler(folder: Path, manifest: Manifest) -> dict[str, str]:
+    """The function's own code: its hooks, and the packages it brought."""
+    if manifest.handler is None:
+        return {}
+    lock = (folder / LOCK).read_text() if LOCK in manifest.files else ""
+    packages = [line.split()[0] for line in lock.splitlines() if line[:1].isalnum()]
+    return {"handler": ", ".join(manifest.handler.hooks), **({"packages": ", ".join(packages)} if packages else {})}

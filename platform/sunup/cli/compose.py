@@ -15,13 +15,15 @@ from sunup.bundle.declare.file import read as read_spec
 from sunup.bundle.declare.spec import Spec
 from sunup.bundle.declare.write import derive as derive_spec
 from sunup.bundle.declare.write import write
+from sunup.bundle.handler.source import HANDLER, Source, read_handler
 from sunup.bundle.pack import SourceModel, pack
 from sunup.bundle.packager import Packager
 from sunup.bundle.store import Store
 from sunup.lookup.plan import ReadPlan
 from sunup.registry.signature import Signature
 from sunup.registry.signature import read as read_signature
-from sunup.registry.source import Reference, Resolved, Source, parse
+from sunup.registry.source import Reference, Resolved, parse
+from sunup.registry.source import Source as Registry
 from sunup.registry.sqlite import open_sqlite
 from sunup.settings import Project
 from sunup.types import Field
@@ -64,6 +66,7 @@ def build(
             features_json=msgspec.json.encode(plan) if plan else None,
             feature_columns=plan.columns if plan else (),
             accept_difference=accept_difference,
+            handler=handler_of(project, name, resolved.name),
             on_stage=on_done,
         )
     return {
@@ -102,11 +105,11 @@ def warm(project: Project) -> None:
         import sunup.lookup.compile.service  # noqa: F401 - imports Feast: 4 to 6 s, before anybody waits for it
 
 
-def open_source(project: Project) -> Source:
+def open_source(project: Project) -> Registry:
     """The project's registry."""
     uri = project.tracking_uri
 
-    def through_mlflow() -> Source:
+    def through_mlflow() -> Registry:
         from sunup.registry.mlflow import (
             MlflowSource,
         )  # imports MLflow: 1 to 4 s that the default registry does not need
@@ -116,7 +119,7 @@ def open_source(project: Project) -> Source:
     return open_sqlite(uri, through_mlflow) or through_mlflow()
 
 
-def resolve(project: Project, source: Source, name: str) -> tuple[Resolved, Spec | None]:
+def resolve(project: Project, source: Registry, name: str) -> tuple[Resolved, Spec | None]:
     """The version a name means and the declaration of its function, if functions/ holds one.
 
     A function's own name stands for its model: `churn@champion` is that alias of whatever model functions/churn names.
@@ -135,6 +138,15 @@ def declared(project: Project, function: str) -> Spec | None:
     """What functions/<function>/function.toml says, or None when there is no such file."""
     path = project.functions / function / "function.toml"
     return read_spec(path) if path.is_file() else None
+
+
+def handler_of(project: Project, *names: str) -> Source | None:
+    """The handler.py of the function that was typed, or of the one of the model's name."""
+    for name in (parse(names[0]).name, *names[1:]):
+        folder = project.functions / name
+        if (folder / "function.toml").is_file() or (folder / HANDLER).is_file():
+            return read_handler(folder)
+    return None
 
 
 def _features(

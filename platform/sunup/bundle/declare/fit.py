@@ -11,16 +11,28 @@ from sunup.errors import UsageError
 from sunup.types import Field, ResponseField, Tensor
 
 
-def fit(spec: Spec, columns: Sequence[Field], features: Sequence[Field]) -> Spec:
+def fit(spec: Spec, columns: Sequence[Field], features: Sequence[Field], hooks: Sequence[str] = ()) -> Spec:
     """`spec` checked against the model's input columns and the feature columns its read plan gives.
 
-    Without a [request] table the request becomes every model input no feature gives. Raises UsageError: one paragraph
-    naming what is missing, ambiguous or of another type, with the closest names.
+    `hooks`: of its handler.py. With a preprocess, columns may be missing or of another type (it makes them); with any,
+    request fields need not be the model's. Without a [request] table the request becomes every model input no feature
+    gives. Raises UsageError: one paragraph naming what is missing, ambiguous or of another type, with the closest
+    names.
     """
     if not spec.request:
         given = {feature.name for feature in features}
         spec = msgspec.structs.replace(spec, request=tuple(c for c in columns if c.name not in given))
     sources = _sources(spec, features)
+    if "preprocess" not in hooks:
+        _refuse_misfit(spec, columns, sources)
+    if spec.features is not None:
+        _refuse_unknown_defaults(spec, features)
+    elif not hooks:
+        _refuse_unused(spec, columns)
+    return spec
+
+
+def _refuse_misfit(spec: Spec, columns: Sequence[Field], sources: dict[str, Field]) -> None:
     _refuse_missing(spec, columns, sources)
     for column in columns:
         if _text(column) != _text(sources[column.name]):
@@ -29,11 +41,6 @@ def fit(spec: Spec, columns: Sequence[Field], features: Sequence[Field]) -> Spec
                 f"The model {spec.model} takes `{column.name}` as {column.dtype}, but {spec.name} gives it "
                 f"{source.dtype}. Change the type in [request], or the feature view's field."
             )
-    if spec.features is None:
-        _refuse_unused(spec, columns)
-    else:
-        _refuse_unknown_defaults(spec, features)
-    return spec
 
 
 def response_fields(spec: Spec, outputs: Sequence[Tensor]) -> tuple[ResponseField, ...]:
