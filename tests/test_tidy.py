@@ -74,6 +74,7 @@ HOMES: Final = {
     "rich": ("cli/",),
     "skl2onnx": ("bundle/convert/",),
     "sklearn": ("bundle/convert/",),
+    "skops": ("bundle/convert/skops.py",),
     "sqlalchemy": ("registry/mlflow.py",),
     "starlette": ("serve/",),
     "uvloop": ("serve/",),

@@ -16,7 +16,8 @@ class Proof(msgspec.Struct, frozen=True):
     label, how far apart the original's two likeliest classes were (1 where nothing says). `label_agreement`: share of
     rows with the same label, 1.0 without labels; `label_differences`: how many rows have another one. `accepted`: the
     --accept-difference that was needed, 0 where the tolerance was kept. `refused`: kinds of values the original refuses
-    to answer; the converted model answers them, with what nobody knows.
+    to answer; the converted model answers them, with what nobody knows. `types`: those a
+    skops file named beyond skops' own list of what is harmless.
     """
 
     rows: int
@@ -31,6 +32,7 @@ class Proof(msgspec.Struct, frozen=True):
     max_difference: float = 0.0
     label_differences: int = 0
     accepted: float = 0.0
+    types: tuple[str, ...] = ()
 
     def sentence(self) -> str:
         """One line: rows compared, largest difference, labels, tolerance."""
@@ -53,7 +55,8 @@ class Proof(msgspec.Struct, frozen=True):
         ]
         rows += [["difference accepted", f"up to {self.accepted:g}"]] if self.accepted else []
         rows += [["labels", self._labels()], ["rows were", self.how]]
-        return rows + ([["the original refuses", ", ".join(self.refused)]] if self.refused else [])
+        rows += [["the original refuses", ", ".join(self.refused)]] if self.refused else []
+        return rows + ([["types trusted", ", ".join(self.types)]] if self.types else [])
 
     def _labels(self) -> str:
         if not self.label_differences:

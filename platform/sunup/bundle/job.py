@@ -23,6 +23,7 @@ class Job(msgspec.Struct, frozen=True, tag=True):
     `folder`: the local MLflow model (holds MLmodel). `columns`: its inputs in signature order. `requirements`: what it
     was logged with. `rows`: more real rows, a Parquet or .npz file of columns, or "". `out`: an empty folder that gets
     model.onnx, warmup.npz and parity.json. `accept`: a difference beyond the tolerance that is accepted, 0 for none.
+    `trusted`: types a skops file may name beyond those known here.
     """
 
     folder: str
@@ -33,6 +34,7 @@ class Job(msgspec.Struct, frozen=True, tag=True):
     out: str
     rows: str = ""
     accept: float = 0.0
+    trusted: tuple[str, ...] = ()
 
 
 class Ready(msgspec.Struct, frozen=True, tag=True):

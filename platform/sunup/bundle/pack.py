@@ -81,6 +81,7 @@ def pack(
             out=str(staged.resolve()),
             rows=str(rows.resolve()) if rows else "",
             accept=accept_difference,
+            trusted=spec.trusted,
         )
         result = packager.convert(job, on_stage)
         started = time.perf_counter()

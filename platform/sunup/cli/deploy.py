@@ -71,6 +71,8 @@ def deploy(what: str, accept: float, no_start: bool, as_json: bool, project: Pro
     click.echo(f"{result['function']} revision {result['revision']} ({result['model']}) is {state}")
     if proof is not None:
         click.echo(f"proven: {proof.sentence()}")
+        if proof.types:
+            click.echo(f"trusted: {', '.join(proof.types)}")
     click.echo(result["url"])
     click.echo(facts["curl"])
 

@@ -14,6 +14,7 @@ from sunup.bundle.convert.examples import feeds, real_rows
 from sunup.bundle.convert.onnx import OnnxModel
 from sunup.bundle.convert.original import Original, check_requirements, load
 from sunup.bundle.convert.sklearn.pipeline import candidates
+from sunup.bundle.convert.skops import check_types
 from sunup.bundle.convert.trees.model import Converted
 from sunup.bundle.convert.trials import count, invent, proof_rows
 from sunup.bundle.evidence import PARITY
@@ -31,6 +32,7 @@ def run(job: Job, on_stage: Callable[[str, float], None]) -> Result:
     """Do a job. `on_stage` is told each stage and its seconds. Raises ConversionRefused or ParityFailed."""
     started = time.perf_counter()
     check_requirements(job.requirements)
+    types = check_types(Path(job.folder), job.flavor, job.trusted)
     original = load(Path(job.folder), job.flavor, job.columns)
     real = real_rows(Path(job.folder), job.columns, job.rows)
     converted, executor, model = _convert(original, job.columns, real)
@@ -43,6 +45,7 @@ def run(job: Job, on_stage: Callable[[str, float], None]) -> Result:
         return dict(zip(names, executor.run(feeds(converted.inputs, asked), names), strict=True))
 
     proof, answers = prove(original.answer, ask, rows, tolerance=job.tolerance, accept=job.accept, **counts)
+    proof = msgspec.structs.replace(proof, types=types)
     on_stage("prove", time.perf_counter() - started)
     out = Path(job.out)
     (out / MODEL).write_bytes(model)

@@ -27,6 +27,7 @@ from sunup.types import SCALARS, Decision, Field
 class _Function(msgspec.Struct):
     name: str | None = None
     model: str | None = None
+    trusted: tuple[str, ...] = ()
 
 
 class _Features(msgspec.Struct):
@@ -174,6 +175,7 @@ def _resolve(file: _File, where: Lines, name: str) -> Spec:
             timeout_s=_quantity(where, "limits", "timeout", file.limits.timeout),
         ),
         stream=_stream(file.stream, where, name),
+        trusted=file.function.trusted,
     )
 
 

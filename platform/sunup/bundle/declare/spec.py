@@ -38,7 +38,10 @@ class ResponseSpec(msgspec.Struct, frozen=True):
 
 
 class Spec(msgspec.Struct, frozen=True):
-    """A function as declared. `request`: the fields callers send, in order. No response: every model output is sent."""
+    """A function as declared. `request`: the fields callers send, in order. No response: every model output is sent.
+
+    `trusted`: types the model's skops file may name beyond those known here, as "package.module.Type".
+    """
 
     name: str
     model: str
@@ -49,3 +52,4 @@ class Spec(msgspec.Struct, frozen=True):
     scale: Scale = Scale()
     limits: Limits = Limits()
     stream: StreamSpec | None = None
+    trusted: tuple[str, ...] = ()

@@ -32,7 +32,9 @@ def derive(name: str, columns: Sequence[Field], *, model: str | None = None) -> 
 
 def write(spec: Spec) -> str:
     """The text of a function.toml that reads back as `spec`; defaults are left out."""
-    lines = ["[function]", f"name = {json.dumps(spec.name)}", f"model = {json.dumps(spec.model)}", "", "[request]"]
+    lines = ["[function]", f"name = {json.dumps(spec.name)}", f"model = {json.dumps(spec.model)}"]
+    lines += [f"trusted = {json.dumps(spec.trusted)}"] if spec.trusted else []
+    lines += ["", "[request]"]
     lines += [f"{_key(field.name)} = {json.dumps(field.dtype)}" for field in spec.request]
     if spec.features:
         lines += ["", *_features_table(spec)]
