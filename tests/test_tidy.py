@@ -53,6 +53,7 @@ SERVING_ONLY: Final = {"pipeline", "function", "rehearsal", "serve", "stream"}
 
 # The one place (or few) where a third-party name may appear, as path prefixes below platform/sunup.
 HOMES: Final = {
+    "PIL": ("wire/image/pixels.py",),
     "click": ("cli/",),
     "feast": ("lookup/compile/",),
     "google": ("lookup/compile/",),
@@ -255,12 +256,8 @@ def test_public_names_are_documented(path: Path) -> None:
 
 
 def repository_files() -> list[Path]:
-    listed = subprocess.run(
-        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
-        cwd=ROOT,
-        capture_output=True,
-        check=True,
-    )
+    command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    listed = subprocess.run(command, cwd=ROOT, capture_output=True, check=True)
     return [ROOT / name for name in listed.stdout.decode().split("\0") if name and (ROOT / name).is_file()]
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from math import inf
 from pathlib import Path
 from time import perf_counter
-from typing import Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from numpy.typing import NDArray
 
@@ -22,15 +22,19 @@ from sunup.execute.executor import Executor
 from sunup.execute.handler import Handler
 from sunup.execute.onnx import OnnxExecutor, runtime
 from sunup.execute.proof import Warmup, compare, read_warmup
-from sunup.limits import INLINE_SECONDS_MAX
+from sunup.limits import BATCH_ROWS_MAX, IMAGE_RUN_ROWS_MAX, INLINE_SECONDS_MAX
 from sunup.lookup import plan as read_plan
 from sunup.lookup.join import Lookup
 from sunup.lookup.open import open_store
 from sunup.types import Field
+from sunup.wire.fields import ImageField
 from sunup.wire.oip import OipCodec
 from sunup.wire.record import RecordCodec
 from sunup.wire.tables.kserve import KServeCodec
 from sunup.wire.tables.mlflow import MlflowCodec
+
+if TYPE_CHECKING:
+    from sunup.wire.image.pictures import Pictures
 
 MODEL: Final = "model.onnx"
 FEATURES: Final = "features.json"
@@ -51,6 +55,7 @@ class Function:
     """What a pipeline is made of. `lookup` is None for a function without features.
 
     `handled`: the run of a function with code of its own around the model, else None; its `assembly` is then empty.
+    `pictures` decodes the images of an image function's calls, and is None for any other.
     `cost`: what a model run costs on this machine. `timings`: seconds of "load" and "prove".
     """
 
@@ -62,12 +67,26 @@ class Function:
     cost: Cost
     timings: Mapping[str, float]
     handled: Handled | None = None
+    pictures: "Pictures | None" = None
+
+    @property
+    def run_rows_max(self) -> int:
+        """Rows of one model run."""
+        return BATCH_ROWS_MAX if self.pictures is None else IMAGE_RUN_ROWS_MAX
+
+    @property
+    def request(self) -> tuple[Field, ...]:
+        """The request fields as codecs know them: the one that is an image is an ImageField."""
+        image = self.manifest.image
+        if image is None:
+            return self.manifest.request
+        return tuple(ImageField(f.name, f.dtype) if f.name == image.field else f for f in self.manifest.request)
 
     def record_codec(self, revision: int) -> RecordCodec:
         """The native codec, which names the revision in every reply."""
         manifest = self.manifest
         return RecordCodec(
-            request=manifest.request,
+            request=self.request,
             response=[field.field for field in manifest.response],
             function=manifest.function,
             model=f"{manifest.model.name}/{manifest.model.version}",
@@ -78,7 +97,7 @@ class Function:
         """The Open Inference Protocol codec."""
         manifest = self.manifest
         return OipCodec(
-            request=manifest.request,
+            request=self.request,
             response=[field.field for field in manifest.response],
             function=manifest.function,
             version=manifest.model.version,
@@ -102,6 +121,8 @@ class Function:
         """Let go of the store's connections, then of the model: no read may come back to a model that is gone."""
         if self.lookup is not None:
             await self.lookup.close()
+        if self.pictures is not None:
+            self.pictures.close()
         self.executor.close()
 
 
@@ -119,6 +140,7 @@ def load(bundle: Path, *, settings: Mapping[str, str], prove: bool, cost: Cost |
     handled = _open_handler(bundle / HANDLER, manifest, executor, fields)
     assembly = Assembly((), ()) if handled else Assembly(manifest.inputs, fields)
     response = Response(manifest.response)
+    pictures = None if manifest.image is None else _open_pictures(manifest)
     loaded = perf_counter()
     if prove or cost is None:
         warmup = read_warmup(bundle / WARMUP)
@@ -134,6 +156,7 @@ def load(bundle: Path, *, settings: Mapping[str, str], prove: bool, cost: Cost |
         cost=cost,
         timings={"load": loaded - started, "prove": perf_counter() - loaded},
         handled=handled,
+        pictures=pictures,
     )
 
 
@@ -164,6 +187,13 @@ def _open_handler(path: Path, manifest: Manifest, executor: Executor, fields: Se
     given = manifest.response if "postprocess" in spec.hooks else None
     hooks = Handler(path)
     return Handled(hooks, executor.run, inputs=manifest.inputs, fields=fields, outputs=spec.outputs, given=given)
+
+
+def _open_pictures(manifest: Manifest) -> "Pictures":
+    from sunup.wire.image.pictures import Pictures  # imports Pillow: tens of milliseconds, for image functions only
+
+    assert manifest.image is not None
+    return Pictures(manifest.image, manifest.request, bytes_max=manifest.limits.body_bytes)
 
 
 def _run_first(executor: Executor, warmup: Warmup, outputs: Sequence[str]) -> tuple[dict[str, NDArray[Any]], Cost]:

@@ -39,6 +39,21 @@ SOCKET_PATH_BYTES_MAX: Final = 100  # bytes; sun_path holds 108 with its termina
 INLINE_SECONDS_MAX: Final = 0.001  # s; a model run cheaper than this is faster on the event loop than through a thread
 BATCH_ROWS_MAX: Final = 1024  # rows in one model run
 
+# --- Images ---------------------------------------------------------------------------------------------------------
+IMAGE_PIXELS_DEFAULT: Final = 40_000_000  # pixels; [image] pixels_max; decoded, such a PNG takes 160 MB for a moment
+IMAGE_SIDE_MAX: Final = 20_000  # pixels; wider or higher pictures are panoramas, scans or attacks
+IMAGE_SIZE_MAX: Final = 2048  # pixels; a side of [image] size
+IMAGE_SCANS_MAX: Final = 40  # scans of a progressive JPEG, each a pass over all its pixels; encoders make about ten
+IMAGE_CHUNKS_MAX: Final = 100_000  # chunks of a PNG or WebP; 8 KiB each is usual, so this is beyond any picture
+IMAGE_THREADS_MAX: Final = 4  # threads that decode in one worker, never more than it has cores; each holds a picture
+IMAGES_MAX: Final = 256  # images of one call, and images waiting to be decoded; more is 413, or 503
+IMAGES_BYTES_MAX: Final = 256 * 1024**2  # bytes of decoded images the same may take; fewer large ones than small
+IMAGE_RUN_ROWS_MAX: Final = 64  # images in one model run; a network holds a hundred times its input meanwhile
+IMAGE_STREAM_RECORDS_MAX: Final = 16  # images of one batch of a stream; the dearest take a third of a second each
+IMAGE_PROOF_BYTES_MAX: Final = 64 * 1024**2  # bytes of images a parity proof compares
+IMAGE_PROOF_ROWS_MAX: Final = 256  # images a parity proof compares; a large network takes 30 ms for each
+IMAGE_PROOF_RUN_ROWS: Final = 64  # images in one run of a proof, which bounds its memory
+
 # --- Feature stores -------------------------------------------------------------------------------------------------
 STORE_CONNECT_SECONDS_MAX: Final = 2.0  # s to connect to an online store
 STORE_INFLIGHT_MAX: Final = 4096  # reads waiting on one store connection

@@ -29,7 +29,7 @@ from sunup.clock import Clock, SystemClock
 from sunup.errors import BadRequest, CallError, DeadlineExceeded, ExecutionFailed, HandlerFailed
 from sunup.execute.handler import HookFailed
 from sunup.function import Cost, Function
-from sunup.limits import BATCH_ROWS_MAX, INLINE_SECONDS_MAX, LOOKUP_ROWS_PER_DEADLINE
+from sunup.limits import INLINE_SECONDS_MAX, LOOKUP_ROWS_PER_DEADLINE
 from sunup.types import Call, Column, Features, Reply, Row, Timings
 
 _LOG: Final = logging.getLogger(__name__)
@@ -76,17 +76,19 @@ class Pipeline:
 
     def __init__(self, function: Function, *, observer: Observer | None = None, clock: Clock | None = None) -> None:
         self._lookup = function.lookup
+        self._pictures = function.pictures
         self._assembly = function.assembly
         self._executor = function.executor
         self._response = function.response
         self._observer = observer or Unobserved()
         self._clock = clock or SystemClock()
         self._handled = function.handled
-        # Nobody knows what a function's own code costs: it never runs on the event loop.
-        self._rows_now_max = 0 if self._handled else _rows_now_max(function.cost)
+        # Decoding a picture is never done on the event loop; nor is a function's own code, whose cost nobody knows.
+        self._rows_now_max = 0 if self._pictures or self._handled else _rows_now_max(function.cost)
+        self._run_rows_max = function.run_rows_max
         self._batcher = Batcher(
             self._run_shared,
-            rows_max=BATCH_ROWS_MAX,
+            rows_max=self._run_rows_max,
             queue_max=function.manifest.scale.queue_max,
             clock=self._clock,
             on_depth=self._observer.queued,
@@ -115,6 +117,8 @@ class Pipeline:
     async def answer(self, call: Call) -> Reply:
         """The reply, for any call. Raises CallError; for one record, its own."""
         timings = Timings()
+        if self._pictures is not None:
+            call = await self._pictures.decoded(call, timings)
         found = await self._read(call, timings)
         ready = _prepare(call, found)
         outputs = await self._execute(call, ready.rows, timings)
@@ -182,8 +186,8 @@ class Pipeline:
 
     def _run(self, rows: Sequence[Row], timings: Timings) -> list[NDArray[Any]]:
         """One model run, or several for more rows than one run takes."""
-        if len(rows) > BATCH_ROWS_MAX:
-            return joined([self._run(rows[part], timings) for part in slices(len(rows), BATCH_ROWS_MAX)])
+        if len(rows) > self._run_rows_max:
+            return joined([self._run(rows[part], timings) for part in slices(len(rows), self._run_rows_max)])
         if self._handled is not None:
             return self._run_handled(self._handled, rows, timings)
         started = perf_counter()

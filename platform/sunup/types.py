@@ -6,13 +6,14 @@ Messages are msgspec structs: making one costs a tenth of what a frozen dataclas
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, Literal, TypeAlias
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from sunup.errors import CallError
+from sunup.limits import IMAGE_PIXELS_DEFAULT
 
 Row: TypeAlias = tuple[Any, ...]
 Column: TypeAlias = NDArray[Any] | list[Any]
@@ -27,6 +28,7 @@ SCALARS: Final[Mapping[str, str]] = {
     "string": "BYTES",
     "bytes": "BYTES",
 }
+PIXELS: Final = "uint8"  # the dtype of an image as a model takes it, [height, width, 3]; no dtype callers send
 
 
 class Field(msgspec.Struct, frozen=True):
@@ -56,6 +58,16 @@ class Tensor(msgspec.Struct, frozen=True):
     dtype: str
     shape: tuple[int, ...]
     columns: tuple[str, ...] = ()
+
+
+class ImageSpec(msgspec.Struct, frozen=True):
+    """[image] of function.toml: how the request field `field` becomes an image. `size`: height and width, in pixels;
+    `resize`: see wire/image/pixels.py; `pixels_max`: of an image callers send."""
+
+    field: str
+    size: tuple[int, int]
+    resize: Literal["cover", "contain", "stretch"] = "cover"
+    pixels_max: int = IMAGE_PIXELS_DEFAULT
 
 
 class Decision(msgspec.Struct, frozen=True):
@@ -145,6 +157,6 @@ class Reply(msgspec.Struct, frozen=True):
 def numpy_dtype(dtype: str) -> np.dtype[Any]:
     """The numpy dtype that holds one element of `dtype` ("string" and "bytes" are object)."""
     name = dtype.removesuffix("[]")
-    if name not in SCALARS:
+    if name not in SCALARS and name != PIXELS:
         raise ValueError(f"unknown dtype {dtype!r}; known: {', '.join(SCALARS)}")
     return np.dtype(object) if name in ("string", "bytes") else np.dtype(name)

@@ -55,7 +55,8 @@ def _part(tensor: Tensor, columns: Sequence[Field]) -> Part:
         what = f"column {absent[0]!r}, which is neither a request field nor a feature" if absent else "no column"
         raise BundleDamaged(f"Model input {tensor.name!r} takes {what}. Deploy the model again to rebuild its bundle.")
     at = tuple(places[name] for name in tensor.columns)
-    whole = len(tensor.shape) == 1 or columns[at[0]].dtype.endswith("[]")  # the column's value is all of a row's share
+    # One column whose value is all of a row's share: a number, a list or an image.
+    whole = len(tensor.shape) != 2 or columns[at[0]].dtype.endswith("[]")
     if not whole and at == tuple(range(len(columns))):
         return Part(tensor.name, numpy_dtype(tensor.dtype), None)
     return Part(tensor.name, numpy_dtype(tensor.dtype), itemgetter(*at) if whole or len(at) > 1 else _alone(at[0]))

@@ -11,7 +11,7 @@ from sunup.limits import (
     QUEUE_DEFAULT,
     TIMEOUT_SECONDS_DEFAULT,
 )
-from sunup.types import Field, ResponseField, Tensor
+from sunup.types import Field, ImageSpec, ResponseField, Tensor
 
 FORMAT: Final = 1
 
@@ -55,7 +55,7 @@ class StreamSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     output: Annotated[str, msgspec.Meta(pattern=_TOPIC)] = ""
     dead_letter: Annotated[str, msgspec.Meta(pattern=_TOPIC)] = ""
     group: Annotated[str, msgspec.Meta(pattern=_TOPIC)] = ""
-    content: Literal["auto", "json", "cloudevent"] = "auto"
+    content: Literal["auto", "json", "cloudevent", "image"] = "auto"
     guarantee: Literal["exactly-once", "at-least-once"] = "exactly-once"
     max_workers: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 4
 
@@ -71,9 +71,10 @@ class HandlerSpec(msgspec.Struct, frozen=True):
 class Manifest(msgspec.Struct, frozen=True):
     """The contents of manifest.json.
 
-    `request`: fields callers send, in row order. `inputs`: model inputs; each column is a request field or a feature.
-    `response`: fields callers get. `example`: one request record that can be sent as it is. `files`: name -> SHA-256.
-    `accept_difference`: beyond the tolerance, what was accepted of the conversion; 0 where the tolerance was kept.
+    `request`: fields callers send, in row order; `image`: which of them is an image, if one is. `inputs`: model inputs;
+    each column is a request field or a feature. `response`: fields callers get. `example`: one request record that can
+    be sent as it is. `files`: name -> SHA-256. `accept_difference`: beyond the tolerance, what was accepted of the
+    conversion; 0 where the tolerance was kept.
     """
 
     format: int
@@ -92,3 +93,4 @@ class Manifest(msgspec.Struct, frozen=True):
     stream: StreamSpec | None = None
     accept_difference: float = 0.0
     handler: HandlerSpec | None = None
+    image: ImageSpec | None = None

@@ -12,6 +12,7 @@ import msgspec
 
 from sunup import __version__
 from sunup.bundle.declare.fit import fit, response_fields
+from sunup.bundle.declare.image import as_taken
 from sunup.bundle.declare.spec import Spec
 from sunup.bundle.evidence import PARITY
 from sunup.bundle.handler.packages import worker_packages
@@ -75,7 +76,7 @@ def pack(
         job = Job(
             folder=str(model.folder.resolve()),
             flavor=model.flavor,
-            columns=model.columns,
+            columns=as_taken(spec, model.columns),
             requirements=model.requirements,
             tolerance=spec.tolerance,
             out=str(staged.resolve()),
@@ -145,6 +146,7 @@ def _freeze(
         stream=spec.stream,
         accept_difference=result.accepted,
         handler=hooks,
+        image=spec.image,
     )
     (staged / MANIFEST).write_bytes(msgspec.json.format(msgspec.json.encode(manifest), indent=2) + b"\n")
 

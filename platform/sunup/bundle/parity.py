@@ -198,6 +198,8 @@ def _rounded_up(number: float) -> str:
 
 
 def _short(value: Any) -> str:
+    if np.ndim(value):  # an image
+        value = f"{list(value.shape)} from {value.min()} to {value.max()}"
     text = repr(value.item() if hasattr(value, "item") else value)
     return text if len(text) <= SHOWN_TEXT else f"{text[:SHOWN_TEXT]}..."
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # read at import; without it the official builds report every session made
 import onnxruntime as ort
 
-from sunup.types import Tensor
+from sunup.types import PIXELS, Tensor
 
 _DTYPES: Final[Mapping[str, str]] = {
     "tensor(bool)": "bool",
@@ -24,6 +24,7 @@ _DTYPES: Final[Mapping[str, str]] = {
     "tensor(float)": "float32",
     "tensor(double)": "float64",
     "tensor(string)": "string",
+    "tensor(uint8)": PIXELS,
 }
 _PROVIDERS: Final = ["CPUExecutionProvider"]
 _ERRORS_ONLY: Final = 3  # the runtime's log level; its warnings go to stderr once per batch

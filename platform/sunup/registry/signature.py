@@ -13,7 +13,7 @@ from typing import Any, Final
 import yaml
 
 from sunup.errors import RegistryError
-from sunup.types import SCALARS, Field
+from sunup.types import PIXELS, SCALARS, Field
 
 DTYPES: Final[Mapping[str, str]] = {
     # MLflow column type -> dtype of function.toml
@@ -56,7 +56,10 @@ class Signature:
     example: Path | None
 
     def fields(self) -> tuple[Field, ...]:
-        """The inputs as request fields. Raises RegistryError for an input that has no scalar type or no name."""
+        """The inputs as request fields; a uint8 tensor [n, height, width, 3] as a field "image" of that shape.
+
+        Raises RegistryError for another input that has no scalar type or no name.
+        """
         return tuple(_field(column) for column in self.inputs)
 
 
@@ -111,6 +114,8 @@ def _column(item: Mapping[str, Any]) -> Column:
 
 
 def _field(column: Column) -> Field:
+    if column.type == PIXELS and len(column.shape) == 4 and column.shape[3] == 3:
+        return Field(column.name or "image", PIXELS, column.shape[1:])
     dtype = DTYPES.get(column.type, column.type)
     if not column.name or dtype not in SCALARS:
         known = ", ".join(sorted(DTYPES))

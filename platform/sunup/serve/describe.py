@@ -17,6 +17,20 @@ _SCALARS: Final[dict[str, dict[str, Any]]] = {
     "bytes": {"type": "string", "contentEncoding": "base64"},
 }
 
+_IMAGE: Final[dict[str, Any]] = {
+    "description": "A JPEG, PNG or WebP picture in base64.",
+    "oneOf": [
+        _SCALARS["bytes"],
+        {
+            "type": "object",
+            "properties": {"b64": _SCALARS["bytes"], "content_type": {"type": "string"}},
+            "required": ["b64"],
+            "additionalProperties": False,
+        },
+    ],
+}
+IMAGE_TYPES: Final = ("image/jpeg", "image/png", "image/webp")  # of a body that is a picture
+
 
 def describe(manifest: Manifest, revision: int, state: str) -> dict[str, Any]:
     """The body of GET /functions/F."""
@@ -25,7 +39,7 @@ def describe(manifest: Manifest, revision: int, state: str) -> dict[str, Any]:
         "revision": revision,
         "model": f"{manifest.model.name}/{manifest.model.version}",
         "state": state,
-        "request": record_schema(manifest.request),
+        "request": request_schema(manifest),
         "response": record_schema([field.field for field in manifest.response]),
         "examples": [manifest.example],
         "limits": {"body_bytes": manifest.limits.body_bytes, "timeout_s": manifest.limits.timeout_s},
@@ -41,6 +55,14 @@ def metadata(manifest: Manifest) -> bytes:
         version=manifest.model.version,
     )
     return codec.metadata()
+
+
+def request_schema(manifest: Manifest) -> dict[str, Any]:
+    """The JSON Schema of one record that callers send."""
+    made = record_schema(manifest.request)
+    if manifest.image is not None:
+        made["properties"][manifest.image.field] = _IMAGE
+    return made
 
 
 def record_schema(fields: Sequence[Field]) -> dict[str, Any]:

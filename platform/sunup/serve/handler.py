@@ -170,7 +170,7 @@ class FunctionHandler:
             body = compressed(body, asked.headers, asked.accepts)
         done = perf_counter()
         timings = reply.timings
-        timings.decode = asked.decoded - asked.started
+        timings.decode += asked.decoded - asked.started  # beside what images took
         timings.encode = done - encoding
         self._meter.answered(timings, done - asked.started, len(reply.positions))
         asked.headers.append((b"server-timing", self._server_timing(timings)))

@@ -142,13 +142,13 @@ class Loop:
 
     def _read(self, records: Sequence[Record]) -> _Batch:
         """Every record by itself: a bad one is set aside."""
-        row, content = self._codec.row, self._content
+        codec, content = self._codec, self._content
         batch = _Batch(records, [], [], [])
         for record in records:
             event = values = error = None
             try:
                 event = read(record.value, record.headers, content)
-                values = row(event.data)
+                values = codec.picture(event.data, event.kind) if event.kind else codec.row(event.data)
             except CallError as found:
                 error = found
             batch.events.append(event)

@@ -17,6 +17,7 @@ from msgspec import Raw, ValidationError
 from msgspec.json import Decoder
 
 from sunup.errors import BadRequest
+from sunup.wire.codec import ANY_IMAGE, image_type
 from sunup.wire.refusal import MALFORMED, malformed
 
 Headers: TypeAlias = Sequence[tuple[str, bytes]]
@@ -30,11 +31,15 @@ _REQUIRED: Final = ("id", "source", "type")
 
 
 class Event(NamedTuple):
-    """A record's data as JSON, not yet decoded; the event's id, if it is one; a valid W3C traceparent, if any."""
+    """A record's data, not yet decoded; the event's id, if it is one; a valid W3C traceparent, if any.
+
+    `kind`: "" for JSON, else the content type of an image; "image/*" where nothing says which.
+    """
 
     data: bytes
     id: str | None
     trace: str | None
+    kind: str = ""
 
 
 class _Structured(msgspec.Struct):
@@ -53,8 +58,9 @@ class _Structured(msgspec.Struct):
 def read(value: bytes | None, headers: Headers, content: str) -> Event:
     """What a record holds. Header names are compared case-insensitively; of equal ones the last counts.
 
-    "auto": a CloudEvent if the headers say so, else the value is the data; "json": the value is the data whatever the
-    headers say; "cloudevent": anything else is refused.
+    "auto": a CloudEvent if the headers say so, else the value is the data, an image where content-type says so; "json":
+    the value is the data whatever the headers say; "image": the value is an image, alone or as a CloudEvent in binary
+    mode; "cloudevent": anything but an event is refused.
 
     Raises BadRequest with one of the codes empty_value, not_cloudevent, unsupported_specversion, missing_attribute,
     wrong_type, unsupported_media_type, ambiguous_data, invalid_base64 and invalid_json.
@@ -62,18 +68,21 @@ def read(value: bytes | None, headers: Headers, content: str) -> Event:
     if not value:
         raise BadRequest("the record has no value; send the function's fields as a JSON object", code="empty_value")
     if not headers and content != "cloudevent":
-        return Event(value, None, None)
+        return Event(value, None, None, ANY_IMAGE if content == "image" else "")
     named = {name.lower(): given for name, given in headers}
     trace = _trace(named.get("traceparent")) or _trace(named.get("ce_traceparent"))
     if content == "json":
         return Event(value, None, trace)
     kind = named.get("content-type", b"").lower()
+    if content == "image":
+        id = _binary(value, named, b"", None).id if "ce_specversion" in named else None
+        return Event(value, id, trace, image_type(kind) or ANY_IMAGE)
     if kind.startswith(_EVENT):
         return _structured(value, kind, trace)
     if "ce_specversion" in named:
         return _binary(value, named, kind, trace)
     if content == "auto":
-        return Event(value, None, trace)
+        return Event(value, None, trace, image_type(kind))
     raise BadRequest(
         "the record is no CloudEvent; send the headers ce_specversion, ce_id, ce_source and ce_type, "
         "or a JSON event with the header content-type: application/cloudevents+json",
@@ -120,10 +129,10 @@ def _binary(value: bytes, named: Mapping[str, bytes], kind: bytes, trace: str | 
     for attribute in _REQUIRED:
         if not named.get(f"ce_{attribute}"):
             raise _missing(attribute, f"header ce_{attribute}")
-    if kind and not _is_json(kind):
+    if kind and not _is_json(kind) and not image_type(kind):
         raise _unsupported("header content-type")
     try:
-        return Event(value, named["ce_id"].decode(), trace)
+        return Event(value, named["ce_id"].decode(), trace, image_type(kind))
     except UnicodeDecodeError:
         raise BadRequest("header ce_id is not UTF-8", code="wrong_type", field="id") from None
 
@@ -147,11 +156,13 @@ def _structured(value: bytes, kind: bytes, trace: str | None) -> Event:
     for attribute in _REQUIRED:
         if not getattr(event, attribute):
             raise _missing(attribute, f"attribute {attribute}")
-    if event.datacontenttype and not _is_json(event.datacontenttype.lower().encode()):
+    content_type = (event.datacontenttype or "").lower().encode()
+    image = image_type(content_type)
+    if content_type and not _is_json(content_type) and not (image and event.data_base64 is not None):
         raise _unsupported("attribute datacontenttype")
     if trace is None and isinstance(event.traceparent, str):
         trace = _trace(event.traceparent.encode())
-    return Event(_data(event), event.id, trace)
+    return Event(_data(event), event.id, trace, image)
 
 
 def _check_format(kind: bytes) -> None:

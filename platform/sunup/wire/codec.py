@@ -1,9 +1,11 @@
 """What every protocol's codec does, whatever its bytes look like."""
 
-from typing import NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from sunup.errors import CallError
 from sunup.types import Call, Reply
+
+ANY_IMAGE: Final = "image/*"  # a content type that does not say which
 
 
 class Encoded(NamedTuple):
@@ -34,6 +36,12 @@ class Codec(Protocol):
     def error(self, error: CallError) -> bytes | Encoded:
         """The body that goes with `error.status`."""
         ...
+
+
+def image_type(content_type: bytes) -> str:
+    """The content type of an image, lower case and without parameters; "" for what is none."""
+    kind = content_type.partition(b";")[0].strip().lower()
+    return kind.decode("latin-1") if kind.startswith(b"image/") else ""
 
 
 def is_json(content_type: bytes) -> bool:

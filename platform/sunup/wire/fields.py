@@ -6,7 +6,7 @@ from math import nan
 from types import GenericAlias
 from typing import Annotated, Any, Final
 
-from msgspec import Meta
+from msgspec import Meta, Struct
 
 from sunup.types import Field, numpy_dtype
 
@@ -24,6 +24,20 @@ _SCALARS: Final[Mapping[str, Any]] = {
 }
 
 
+class ImageField(Field, frozen=True):
+    """The request field that is an image: a caller may also say what it holds, see Picture."""
+
+
+class Picture(Struct, forbid_unknown_fields=True):
+    """An image as {"b64": ..., "content_type"?: "image/png"} holds it, or with the content type it was sent with.
+
+    An image whose content type nobody said is just its bytes.
+    """
+
+    b64: bytes
+    content_type: str = ""
+
+
 def json_type(field: Field, *, nullable: bool) -> Any:
     """The msgspec type of one record's value of `field`. `nullable`: floats may also be null, which means missing."""
     numpy_dtype(field.dtype)  # refuses a dtype we do not know, with the list of those we do
@@ -31,6 +45,8 @@ def json_type(field: Field, *, nullable: bool) -> Any:
     element: Any = _SCALARS[scalar]
     if nullable and scalar in ("float32", "float64"):
         element = element | None
+    if type(field) is ImageField:
+        return bytes | Picture
     if not field.dtype.endswith("[]"):
         return element
     many = GenericAlias(list, (element,))  # list[element], made at run time

@@ -17,8 +17,8 @@ from msgspec.structs import astuple
 
 from sunup.errors import CallError, UnsupportedMedia, UsageError
 from sunup.types import Call, Column, Field, Reply, Row
-from sunup.wire.codec import is_json
-from sunup.wire.fields import json_type, missing_as_nan
+from sunup.wire.codec import image_type, is_json
+from sunup.wire.fields import ImageField, Picture, json_type, missing_as_nan
 from sunup.wire.refusal import MALFORMED, bound, malformed, refuse
 
 _SPACE: Final = b" \t\r\n"
@@ -55,10 +55,12 @@ class RecordCodec:
         return f"RecordCodec({', '.join(field.name for field in self._request)} -> {', '.join(self._names)})"
 
     def reading(self, content_type: bytes, json_bytes: bytes | None) -> "RecordCodec":  # noqa: ARG002  # JSON only
-        """See Codec: JSON by any of its names."""
-        if not is_json(content_type):
-            raise UnsupportedMedia("Send JSON, with content-type: application/json.")
-        return self
+        """See Codec: JSON by any of its names, or an image."""
+        if is_json(content_type):
+            return self
+        if kind := image_type(content_type):
+            return _Pictured(self, kind)
+        raise UnsupportedMedia("Send JSON, with content-type: application/json.")
 
     def decode(self, body: bytes, *, id: str, deadline: float) -> Call:
         """One record or a list of them. A single bad record raises BadRequest; in a list it fails alone.
@@ -80,6 +82,15 @@ class RecordCodec:
             return missing_as_nan(astuple(self._record_with_nulls.decode(raw)))
         except MALFORMED as error:
             raise refuse(raw, self._request, error) from None
+
+    def picture(self, data: bytes, kind: str) -> Row:
+        """A record that is an image of content type `kind`. Raises UnsupportedMedia where a record is more or other."""
+        if not any(type(field) is ImageField for field in self._request):
+            raise UnsupportedMedia("The function takes no image. Send JSON, with content-type: application/json.")
+        if len(self._request) > 1:
+            names = ", ".join(field.name for field in self._request)
+            raise UnsupportedMedia(f"A record has the fields {names}. Send JSON with the image in base64.")
+        return (Picture(data, kind),)
 
     def encode(self, reply: Reply) -> bytes:
         """The reply's predictions in the caller's order; a record that failed carries its error instead."""
@@ -149,6 +160,17 @@ class RecordCodec:
         if reply.defaulted is not None or reply.stale is not None:
             values += [reply.defaulted or repeat(()), reply.stale or repeat(())]
         return list(starmap(self._answer, zip(*values, strict=False)))
+
+
+class _Pictured(RecordCodec):
+    """The same codec for one body that is an image."""
+
+    def __init__(self, codec: RecordCodec, kind: str) -> None:
+        vars(self).update(vars(codec))
+        self._kind = kind
+
+    def decode(self, body: bytes, *, id: str, deadline: float) -> Call:
+        return Call(id=id, rows=(self.picture(body, self._kind),), count=1, deadline=deadline, single=True)
 
 
 def _request_struct(fields: Sequence[Field], *, nullable: bool) -> type[msgspec.Struct]:

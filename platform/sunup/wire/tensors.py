@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from sunup.errors import BadRequest
 from sunup.types import Field
-from sunup.wire.fields import json_type, missing_as_nan
+from sunup.wire.fields import ImageField, json_type, missing_as_nan
 from sunup.wire.refusal import MALFORMED, malformed
 
 _ELEMENTS: Final[Mapping[str, Any]] = {
@@ -82,12 +82,13 @@ def checked(tensor: InputTensor) -> int:
 def as_column(values: Values, datatype: str, field: Field, content_type: str = "") -> list[Any]:
     """Flat tensor values as values of `field`'s scalar dtype. Raises BadRequest where one does not fit without loss.
 
-    `content_type` is MLServer's hint: "base64" says that BYTES elements are base64, the others change nothing here.
+    `content_type` is MLServer's hint: "base64" says that BYTES elements are base64, the others change nothing here. An
+    image in JSON is always base64.
     """
     if not isinstance(values, list):
         return _array_as_column(values, datatype, field, content_type)
     scalar = field.dtype.removesuffix("[]")
-    if datatype == "BYTES" and scalar == "bytes" and content_type != "base64":
+    if datatype == "BYTES" and scalar == "bytes" and content_type != "base64" and type(field) is not ImageField:
         return [value.encode() for value in values]
     is_float = datatype in ("FP16", "FP32", "FP64")
     if datatype == field.datatype and scalar not in ("float32", "bytes"):

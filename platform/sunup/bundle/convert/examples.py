@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from sunup.bundle.parity import Arrays
 from sunup.errors import ConversionRefused
 from sunup.limits import PARITY_ROWS_MAX
-from sunup.types import Field, Tensor
+from sunup.types import PIXELS, Field, Tensor
 
 
 def real_rows(folder: Path, columns: Sequence[Field], more: str) -> dict[str, NDArray[Any]]:
@@ -48,10 +48,13 @@ def _values(series: Any, dtype: str) -> NDArray[Any]:
 
 
 def feeds(inputs: Sequence[Tensor], rows: Arrays) -> dict[str, NDArray[Any]]:
-    """A graph's inputs from columns of values: a matrix of all, [n, 1] or [n] per column."""
+    """A graph's inputs from columns of values: a matrix of all, [n, 1] or [n] per column, images as they are."""
     arrays = {}
     for tensor in inputs:
         dtype: Any = object if tensor.dtype == "string" else tensor.dtype
+        if tensor.dtype == PIXELS:
+            arrays[tensor.name] = rows[tensor.columns[0]]
+            continue
         with np.errstate(over="ignore"):  # what is beyond float32 becomes infinite
             matrix = np.column_stack([rows[name] for name in tensor.columns]).astype(dtype)
         arrays[tensor.name] = matrix[:, 0] if len(tensor.shape) == 1 else matrix

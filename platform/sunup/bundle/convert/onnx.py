@@ -8,7 +8,7 @@ from sunup.bundle.convert.trees.model import Converted
 from sunup.bundle.parity import Arrays
 from sunup.errors import ConversionRefused
 from sunup.execute.onnx import OnnxExecutor
-from sunup.types import Field, Tensor
+from sunup.types import PIXELS, SCALARS, Field, Tensor
 
 
 class OnnxModel:
@@ -29,6 +29,9 @@ class OnnxModel:
                     f"`{tensor.name}` of this ONNX model has shape {list(tensor.shape)}: its first dimension must be "
                     "free, for it is the number of rows. Export the model with a dynamic batch dimension."
                 )
+        for tensor in outputs:
+            if tensor.dtype not in SCALARS:
+                raise ConversionRefused(f"`{tensor.name}` of this ONNX model is {tensor.dtype}: no reply carries that.")
         self.converted = Converted(data, inputs, outputs, note="the registered graph, optimised")
 
     def answer(self, rows: Arrays) -> Arrays:
@@ -39,6 +42,8 @@ class OnnxModel:
 
 def _inputs(found: Sequence[Tensor], columns: Sequence[Field]) -> Sequence[Tensor]:
     """The graph's inputs with the columns that fill them, as MLflow does: one matrix of all, or one column each."""
+    if any(column.dtype == PIXELS for column in columns):
+        return _beside_image(found, columns)
     names = tuple(column.name for column in columns)
     if len(found) == 1 and len(found[0].shape) == 2 and found[0].shape[1] in (-1, len(columns)):
         return [Tensor(found[0].name, found[0].dtype, (found[0].shape[0], len(columns)), names)]
@@ -49,3 +54,20 @@ def _inputs(found: Sequence[Tensor], columns: Sequence[Field]) -> Sequence[Tenso
                 f"({', '.join(names)}), nor one matrix of all of them. Log it with a signature that names its columns."
             )
     return [Tensor(tensor.name, tensor.dtype, tensor.shape, (tensor.name,)) for tensor in found]
+
+
+def _beside_image(found: Sequence[Tensor], columns: Sequence[Field]) -> Sequence[Tensor]:
+    """The same of a model that takes an image, whatever it calls it, and maybe columns beside it."""
+    image = next(column for column in columns if column.dtype == PIXELS)
+    taken = [tensor for tensor in found if tensor.dtype == PIXELS]
+    fits = len(taken) == 1 and len(taken[0].shape) == 4
+    if not fits or any(a not in (-1, b) for a, b in zip(taken[0].shape[1:], image.shape, strict=True)):
+        shapes = ", ".join(f"{tensor.name} {tensor.dtype} {list(tensor.shape)}" for tensor in found)
+        raise ConversionRefused(
+            f"This ONNX model does not take the image of its signature, uint8 {[-1, *image.shape]}, but {shapes}. Let "
+            "the graph begin with that, and cast, scale and transpose in it."
+        )
+    others = [column for column in columns if column is not image]
+    rest = [tensor for tensor in found if tensor is not taken[0]]
+    beside = list(_inputs(rest, others)) if rest or others else []
+    return [Tensor(taken[0].name, PIXELS, (-1, *image.shape), (image.name,)), *beside]

@@ -19,7 +19,7 @@ from sunup.bundle.convert.answers import BOOSTERS, asking, kind_of
 from sunup.bundle.convert.onnx import OnnxModel
 from sunup.bundle.parity import Arrays
 from sunup.errors import ConversionRefused
-from sunup.types import Field
+from sunup.types import PIXELS, Field
 
 # Libraries whose pickles and predictions may change with their minor version, and what else each may be installed as.
 STRICT: Final[Mapping[str, tuple[str, ...]]] = {
@@ -92,6 +92,11 @@ def load(folder: Path, flavor: str, columns: Sequence[Field]) -> Original:
         raise
     except Exception as error:  # unpickling runs code of the model's author, which may raise anything
         raise ConversionRefused(f"The model cannot be loaded: {type(error).__name__}: {error}") from error
+    if flavor != "onnx" and any(column.dtype == PIXELS for column in columns):
+        raise ConversionRefused(
+            f"A model that takes images is served from a graph; this one is of flavour {flavor}. Log it with "
+            "mlflow.onnx.log_model."
+        )
     if flavor == "onnx":
         return Original(OnnxModel(model, columns), columns)
     if not isinstance(model, BOOSTERS) and not kind_of(model):

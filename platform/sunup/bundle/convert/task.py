@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sunup.bundle.convert.examples import feeds, real_rows
+from sunup.bundle.convert.images import image_example, image_rows, in_parts, real_images, takes_image
 from sunup.bundle.convert.onnx import OnnxModel
 from sunup.bundle.convert.original import Original, check_requirements, load
 from sunup.bundle.convert.sklearn.pipeline import candidates
@@ -23,7 +24,7 @@ from sunup.bundle.parity import Arrays, prove
 from sunup.errors import ConversionRefused
 from sunup.execute.onnx import OnnxExecutor, optimise
 from sunup.limits import WARMUP_ROWS
-from sunup.types import Field
+from sunup.types import PIXELS, Field
 
 Converter = tuple[Converted, OnnxExecutor, bytes]
 
@@ -34,17 +35,19 @@ def run(job: Job, on_stage: Callable[[str, float], None]) -> Result:
     check_requirements(job.requirements)
     types = check_types(Path(job.folder), job.flavor, job.trusted)
     original = load(Path(job.folder), job.flavor, job.columns)
-    real = real_rows(Path(job.folder), job.columns, job.rows)
+    pictured = takes_image(job.columns)
+    real = (real_images if pictured else real_rows)(Path(job.folder), job.columns, job.rows)
     converted, executor, model = _convert(original, job.columns, real)
     on_stage("convert", time.perf_counter() - started)
     started = time.perf_counter()
-    rows, counts = proof_rows(original, converted, job.columns, real)
+    rows, counts = (image_rows if pictured else proof_rows)(original, converted, job.columns, real)
     names = [output.name for output in converted.outputs]
 
     def ask(asked: Arrays) -> Arrays:
         return dict(zip(names, executor.run(feeds(converted.inputs, asked), names), strict=True))
 
-    proof, answers = prove(original.answer, ask, rows, tolerance=job.tolerance, accept=job.accept, **counts)
+    both = (in_parts(original.answer), in_parts(ask)) if pictured else (original.answer, ask)
+    proof, answers = prove(*both, rows, tolerance=job.tolerance, accept=job.accept, **counts)
     proof = msgspec.structs.replace(proof, types=types)
     on_stage("prove", time.perf_counter() - started)
     out = Path(job.out)
@@ -104,7 +107,9 @@ def _example(rows: Arrays, columns: Sequence[Field]) -> dict[str, str | bool | i
     example: dict[str, str | bool | int | float] = {}
     for column in columns:
         value = rows[column.name][0]
-        if column.dtype == "string":
+        if column.dtype == PIXELS:
+            example[column.name] = image_example(value)
+        elif column.dtype == "string":
             example[column.name] = str(value)
         else:
             number = float(np.nan_to_num(value, posinf=0.0, neginf=0.0))

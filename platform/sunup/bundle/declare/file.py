@@ -8,6 +8,7 @@ from typing import Annotated, Any, Final, Literal
 
 import msgspec
 
+from sunup.bundle.declare.image import ImageTable, image_spec
 from sunup.bundle.declare.lines import Lines, closest
 from sunup.bundle.declare.quantity import parse_bytes, parse_seconds
 from sunup.bundle.declare.spec import BROKER, NAME, TOLERANCE_DEFAULT, FeatureSpec, ResponseSpec, Scalar, Spec
@@ -65,6 +66,7 @@ class _Decision(msgspec.Struct):
 class _File(msgspec.Struct):
     function: _Function = msgspec.field(default_factory=_Function)
     request: dict[str, str] = {}
+    image: ImageTable | None = None
     features: _Features | None = None
     response: dict[str, str | _Decision] = {}
     parity: _Parity = msgspec.field(default_factory=_Parity)
@@ -76,6 +78,7 @@ class _File(msgspec.Struct):
 _TABLES: Final[Mapping[str, type[msgspec.Struct] | None]] = {
     "function": _Function,
     "request": None,  # the keys are the caller's names
+    "image": ImageTable,
     "features": _Features,
     "response": None,
     "parity": _Parity,
@@ -176,6 +179,7 @@ def _resolve(file: _File, where: Lines, name: str) -> Spec:
         ),
         stream=_stream(file.stream, where, name),
         trusted=file.function.trusted,
+        image=image_spec(file.image, file.request, where),
     )
 
 

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 
 import msgspec
 
+from sunup.bundle.declare.image import as_sent
 from sunup.bundle.declare.lines import closest
 from sunup.bundle.declare.spec import ResponseSpec, Spec
 from sunup.errors import UsageError
@@ -19,6 +20,7 @@ def fit(spec: Spec, columns: Sequence[Field], features: Sequence[Field], hooks: 
     gives. Raises UsageError: one paragraph naming what is missing, ambiguous or of another type, with the closest
     names.
     """
+    columns = as_sent(spec, columns)
     if not spec.request:
         given = {feature.name for feature in features}
         spec = msgspec.structs.replace(spec, request=tuple(c for c in columns if c.name not in given))

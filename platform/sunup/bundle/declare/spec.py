@@ -7,7 +7,7 @@ import msgspec
 
 from sunup.bundle.manifest import Limits, Scale, StreamSpec
 from sunup.limits import FEATURE_DEADLINE_MS_DEFAULT
-from sunup.types import Decision, Field
+from sunup.types import Decision, Field, ImageSpec
 
 NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}")  # what link/route.py takes for a name
 BROKER: Final = re.compile(r"embedded|env:\w+( or embedded)?|[^\s,:]+:\d+(,[^\s,:]+:\d+)*")
@@ -53,3 +53,4 @@ class Spec(msgspec.Struct, frozen=True):
     limits: Limits = Limits()
     stream: StreamSpec | None = None
     trusted: tuple[str, ...] = ()
+    image: ImageSpec | None = None

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
+from sunup.bundle.declare.image import derived, table
 from sunup.bundle.declare.quantity import format_bytes, format_seconds
 from sunup.bundle.declare.spec import NAME, TOLERANCE_DEFAULT, ResponseSpec, Spec
 from sunup.bundle.manifest import Limits, Scale
@@ -27,7 +28,8 @@ def derive(name: str, columns: Sequence[Field], *, model: str | None = None) -> 
             f"The model {name} was registered without input columns in its signature. Log it with "
             "signature=mlflow.models.infer_signature(inputs, outputs), inputs as a DataFrame."
         )
-    return Spec(name=name, model=model or name, request=tuple(columns))
+    request, image = derived(columns)
+    return Spec(name=name, model=model or name, request=request, image=image)
 
 
 def write(spec: Spec) -> str:
@@ -36,6 +38,8 @@ def write(spec: Spec) -> str:
     lines += [f"trusted = {json.dumps(spec.trusted)}"] if spec.trusted else []
     lines += ["", "[request]"]
     lines += [f"{_key(field.name)} = {json.dumps(field.dtype)}" for field in spec.request]
+    if spec.image:
+        lines += ["", *table(spec.image)]
     if spec.features:
         lines += ["", *_features_table(spec)]
     if spec.response:

@@ -9,7 +9,7 @@ import msgspec
 
 from sunup import __version__
 from sunup.bundle.manifest import Manifest
-from sunup.serve.describe import record_schema, schema
+from sunup.serve.describe import IMAGE_TYPES, request_schema, schema
 from sunup.types import Field
 
 _TEXT: Final = {"type": "string"}
@@ -58,7 +58,7 @@ def openapi(manifests: Sequence[Manifest]) -> dict[str, Any]:
     }
     schemas: dict[str, Any] = dict(_SCHEMAS)
     for manifest in manifests:
-        schemas[f"{manifest.function}.request"] = record_schema(manifest.request)
+        schemas[f"{manifest.function}.request"] = request_schema(manifest)
         schemas[f"{manifest.function}.response"] = _prediction_schema(manifest)
         paths |= _pages(manifest) | _calls(manifest)
     info = {"title": "Sunup", "version": __version__}
@@ -101,8 +101,11 @@ def _native(manifest: Manifest) -> dict[str, Any]:
     reply = _object(
         function=_TEXT, revision={"type": "integer"}, model=_TEXT, id=_TEXT, predictions=_list(_ref(f"{name}.response"))
     )
-    body = _media({"oneOf": [record, _list(record)]}, {"one": _example(manifest), "several": [_example(manifest)]})
-    return _post(f"Predict with {name}: one record, or several", name, {"application/json": body}, reply, "Error")
+    examples = {"one": _example(manifest), "several": [_example(manifest)]}
+    bodies: dict[str, Any] = {"application/json": _media({"oneOf": [record, _list(record)]}, examples)}
+    if manifest.image is not None and len(manifest.request) == 1:
+        bodies |= {kind: {"schema": {"contentMediaType": kind}} for kind in IMAGE_TYPES}
+    return _post(f"Predict with {name}: one record, or several", name, bodies, reply, "Error")
 
 
 def _infer(manifest: Manifest) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from sunup.errors import SunupError
 from sunup.function import Function
-from sunup.limits import STREAM_BATCH_RECORDS_MAX, STREAM_RUN_SECONDS_MAX
+from sunup.limits import IMAGE_STREAM_RECORDS_MAX, STREAM_BATCH_RECORDS_MAX, STREAM_RUN_SECONDS_MAX
 from sunup.link.channel import Channel, Message
 from sunup.link.counters import Segment, counters_path
 from sunup.pipeline import Pipeline
@@ -108,4 +108,5 @@ class StreamWorker:
 def _records_max(function: Function) -> int:
     """Records of one batch: fewer of a dear model, so that positions move, and a worker can end, every second or so."""
     rows, seconds = function.cost
-    return max(1, min(STREAM_BATCH_RECORDS_MAX, int(rows * STREAM_RUN_SECONDS_MAX / max(seconds, 1e-9))))
+    most = STREAM_BATCH_RECORDS_MAX if function.pictures is None else IMAGE_STREAM_RECORDS_MAX
+    return max(1, min(most, int(rows * STREAM_RUN_SECONDS_MAX / max(seconds, 1e-9))))
