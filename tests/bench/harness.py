@@ -186,17 +186,22 @@ def interleave(subjects: Mapping[str, str], wrk: Wrk, *, rounds: int, seconds: i
     return measured
 
 
+def options(description: str, *, rounds: int, seconds: int) -> argparse.Namespace:
+    """What the command line says: `rounds`, and the `seconds` of each subject in one."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--rounds", type=int, default=rounds)
+    parser.add_argument("--seconds", type=int, default=seconds)
+    return parser.parse_args()
+
+
 def compare(name: str, subjects: Mapping[str, str], wrk: Wrk, goals: Mapping[str, tuple[float, str]]) -> Report:
     """Measure `subjects` (name -> URL; ours is "sunup") as the command line says, print the table, set the goals.
 
     `goals`: goal id -> the least ratio of our requests/s to another subject's, and that subject.
     """
-    parser = argparse.ArgumentParser(description="requests per second against hand-written floors")
-    parser.add_argument("--rounds", type=int, default=11)
-    parser.add_argument("--seconds", type=int, default=2)
-    options = parser.parse_args()
-    measured = interleave(subjects, wrk, rounds=options.rounds, seconds=options.seconds)
-    alone = {k: wrk.run(u, seconds=options.seconds, connections=1) for k, u in subjects.items()}
+    given = options("requests per second against hand-written floors", rounds=11, seconds=2)
+    measured = interleave(subjects, wrk, rounds=given.rounds, seconds=given.seconds)
+    alone = {k: wrk.run(u, seconds=given.seconds, connections=1) for k, u in subjects.items()}
     print(table(measured))
     print("one connection: " + ", ".join(f"{k} p50 {load.p50_ms * 1000:.0f} us" for k, load in alone.items()))
     rps = {k: [load.rps for load in loads] for k, loads in measured.items()}

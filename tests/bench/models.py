@@ -1,10 +1,19 @@
-"""The model the benches share: LightGBM, 200 trees of 31 leaves, 30 features, as ONNX."""
+"""The models the benches share: LightGBM, 200 trees of 31 leaves, 30 features, as ONNX; a small network for images."""
 
+from typing import Any
+
+import msgspec
 import numpy as np
 from lightgbm import LGBMClassifier
 from numpy.typing import NDArray
 from onnxmltools import convert_lightgbm
 from onnxmltools.convert.common.data_types import FloatTensorType
+
+from functions.moderate.network import Network, to_onnx
+from sunup.bundle.manifest import FORMAT, Limits, Manifest, Model, Scale
+from sunup.bundle.store import Store, digest_file
+from sunup.execute.onnx import OnnxExecutor, optimise
+from sunup.types import Decision, Field, ImageSpec, ResponseField, Tensor
 
 FEATURES = 30
 TREES = 200
@@ -30,3 +39,42 @@ def tree_model() -> bytes:
     for output in onnx.graph.output:
         output.name = "probability" if output.name == "probabilities" else output.name
     return bytes(onnx.SerializeToString())
+
+
+def image_model(size: int) -> bytes:
+    """moderate's network for uint8 [-1, size, size, 3], not trained: what it costs is the same."""
+    return bytes(to_onnx(Network(3, seed=1), size).SerializeToString())
+
+
+def image_bundle(store: Store, model: bytes, spec: ImageSpec) -> str:
+    """A bundle of such a model, that answers as moderate does; its digest."""
+    labels = ("fine", "text", "blank")
+    optimised = optimise(model)
+    rows = np.random.default_rng(0).integers(0, 256, (8, *spec.size, 3), dtype=np.uint8)
+    expected = OnnxExecutor(optimised, optimised=True).run({"image": rows}, ["probability"])[0]
+    with store.stage() as folder:
+        (folder / "model.onnx").write_bytes(optimised)
+        arrays: dict[str, Any] = {"in:image": rows, "out:probability": expected}
+        np.savez(folder / "warmup.npz", **arrays)
+        (folder / "parity.json").write_bytes(b"{}")
+        manifest = Manifest(
+            format=FORMAT,
+            sunup="bench",
+            function="score",
+            model=Model("score", "1", "run", "onnx"),
+            request=(Field("image", "bytes"),),
+            inputs=(Tensor("image", "uint8", (-1, *spec.size, 3), ("image",)),),
+            outputs=(Tensor("probability", "float32", (-1, 3)),),
+            response=(
+                *(ResponseField(label, "float32", "probability", at) for at, label in enumerate(labels)),
+                ResponseField("decision", "string", decision=Decision("fine", 0.5, "allow", "review")),
+            ),
+            tolerance=1e-5,
+            scale=Scale(max=1),
+            limits=Limits(body_bytes=8 * 1024**2),
+            example={"image": ""},
+            files={path.name: digest_file(path) for path in sorted(folder.iterdir())},
+            image=spec,
+        )
+        (folder / "manifest.json").write_bytes(msgspec.json.encode(manifest))
+        return store.add(folder)
