@@ -47,7 +47,7 @@ MAY_ALSO_IMPORT: Final = {
     "sunup.stream.loop": SERVING,  # a transport of the pipeline; the brokers beside it know nothing of one
 }
 # Parts of packages that exist for the deploy side only.
-DEPLOY_ONLY_BELOW: Final = "lookup.compile bundle.convert bundle.handler bundle.pack bundle.packager"
+DEPLOY_ONLY_BELOW: Final = "lookup.compile bundle.convert bundle.environment bundle.handler bundle.pack bundle.packager"
 DEPLOY_ONLY: Final = tuple(f"sunup.{name}" for name in DEPLOY_ONLY_BELOW.split())
 SERVING_ONLY: Final = {"pipeline", "function", "rehearsal", "serve", "stream"}
 

@@ -10,7 +10,8 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 from tests.handler_fixture import BOTH, FRAME, LABELS, REQUEST, Place, answers, model, packager, place, wheels
 
-from sunup.bundle.handler.packages import uv, worker_packages
+from sunup.bundle.environment.uv import uv
+from sunup.bundle.handler.packages import worker_packages
 from sunup.bundle.manifest import Manifest
 from sunup.bundle.store import Store, check, read_manifest, verify
 from sunup.errors import BundleDamaged, ConversionRefused, UsageError

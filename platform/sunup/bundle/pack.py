@@ -14,6 +14,8 @@ from sunup import __version__
 from sunup.bundle.declare.fit import fit, response_fields
 from sunup.bundle.declare.image import as_taken
 from sunup.bundle.declare.spec import Spec
+from sunup.bundle.environment.pins import differing
+from sunup.bundle.environment.solve import environment, environments
 from sunup.bundle.evidence import PARITY
 from sunup.bundle.handler.packages import worker_packages
 from sunup.bundle.handler.source import Source
@@ -84,7 +86,7 @@ def pack(
             accept=accept_difference,
             trusted=spec.trusted,
         )
-        result = packager.convert(job, on_stage)
+        result = _convert(packager, job, on_stage)
         started = time.perf_counter()
         if features_json is not None:
             (staged / FEATURES).write_bytes(features_json)
@@ -109,6 +111,20 @@ def inspect(folder: Path) -> dict[str, Any]:
         "parity": msgspec.json.decode((folder / PARITY).read_bytes()),
         "files": {name: (folder / name).stat().st_size for name in names},
     }
+
+
+def _convert(packager: Packager, job: Job, on_stage: OnStage) -> Result:
+    """Convert here, or in an environment with the versions the model was made with."""
+    pins = differing(job.requirements)
+    if not pins:
+        return packager.convert(job, on_stage)
+    started = time.perf_counter()
+    other = packager.elsewhere(environment(job.requirements, pins, environments()))
+    on_stage("environment", time.perf_counter() - started)
+    try:
+        return other.convert(job, on_stage)
+    finally:
+        other.close()
 
 
 def _freeze(

@@ -9,6 +9,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -38,12 +39,16 @@ OnStage = Callable[[str, float], None]
 
 class Packager:
     """Converts models in a child process. `log`: file for what the child prints (default: our standard error);
-    `seconds_max`: what one conversion may take.
+    `seconds_max`: what one conversion may take; `python`: of another environment, to convert in that.
     """
 
-    def __init__(self, log: Path | None = None, *, seconds_max: float = PACKAGER_SECONDS_MAX) -> None:
+    def __init__(
+        self, log: Path | None = None, *, seconds_max: float = PACKAGER_SECONDS_MAX, python: Path | None = None
+    ) -> None:
         self._log = log
+        self._python = python
         self._seconds_max = seconds_max
+        self._alone: tempfile.TemporaryDirectory[str] | None = None
         self._child: subprocess.Popen[bytes] | None = None
         self._inbox: Inbox | None = None
         self._ready = False
@@ -65,12 +70,18 @@ class Packager:
                     self._log.parent.mkdir(parents=True, exist_ok=True)
                     log = stack.enter_context(self._log.open("ab"))
                 self._child = subprocess.Popen(
-                    [sys.executable, "-P", "-m", "sunup.bundle.convert.child", str(self._seconds_max)],
+                    [
+                        str(self._python or sys.executable),
+                        "-P",
+                        "-m",
+                        "sunup.bundle.convert.child",
+                        str(self._seconds_max),
+                    ],
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
                     stderr=log,
                     bufsize=0,
-                    env=_environment(),
+                    env=_environment(self._source()),
                     start_new_session=True,
                 )
             assert self._child.stdout is not None
@@ -104,6 +115,9 @@ class Packager:
         """End the child, at once and with all it started."""
         with self._turn:
             child, self._child, self._inbox, self._ready = self._child, None, None, False
+            if self._alone is not None:
+                self._alone.cleanup()
+                self._alone = None
             if child is None:
                 return
             with contextlib.suppress(ProcessLookupError):
@@ -128,11 +142,24 @@ class Packager:
             on_stage(message.name, message.seconds)
         return message
 
+    def elsewhere(self, python: Path) -> "Packager":
+        """Another packager with the same log and limits, whose child runs in the environment of `python`."""
+        return Packager(self._log, seconds_max=self._seconds_max, python=python)
+
+    def _source(self) -> Path:
+        """Where the child finds Sunup itself, also when it is run from its source folder: in another environment a
+        folder that holds nothing else."""
+        package = Path(sunup.__file__).parent
+        if self._python is None:
+            return package.parent
+        self._alone = tempfile.TemporaryDirectory(prefix="sunup-")
+        (Path(self._alone.name) / package.name).symlink_to(package)
+        return Path(self._alone.name)
+
     def _where(self) -> str:
         return f" {self._log} may say why." if self._log else ""
 
 
-def _environment() -> dict[str, str]:
+def _environment(source: Path) -> dict[str, str]:
     inherited = {name: os.environ[name] for name in INHERITED if name in os.environ}
-    # Sunup itself must be found also where it is run from its source folder.
-    return {**inherited, **GIVEN, "PYTHONPATH": str(Path(sunup.__file__).parents[1])}
+    return {**inherited, **GIVEN, "PYTHONPATH": str(source)}

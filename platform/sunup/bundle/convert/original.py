@@ -1,8 +1,6 @@
 """The model as it was registered: loaded by MLflow, asked through the library that made it."""
 
-import re
 from collections.abc import Callable, Mapping, Sequence
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,18 +15,11 @@ from numpy.typing import NDArray
 
 from sunup.bundle.convert.answers import BOOSTERS, asking, kind_of
 from sunup.bundle.convert.onnx import OnnxModel
+from sunup.bundle.environment.pins import differing
 from sunup.bundle.parity import Arrays
 from sunup.errors import ConversionRefused
 from sunup.types import PIXELS, Field
 
-# Libraries whose pickles and predictions may change with their minor version, and what else each may be installed as.
-STRICT: Final[Mapping[str, tuple[str, ...]]] = {
-    "scikit-learn": (),
-    "lightgbm": (),
-    "catboost": (),
-    "xgboost": ("xgboost-cpu",),
-    "xgboost-cpu": ("xgboost",),
-}
 LOADERS: Final[Mapping[str, Callable[[str], Any]]] = {
     "sklearn": mlflow.sklearn.load_model,
     "lightgbm": mlflow.lightgbm.load_model,
@@ -36,8 +27,14 @@ LOADERS: Final[Mapping[str, Callable[[str], Any]]] = {
     "onnx": mlflow.onnx.load_model,
     "xgboost": mlflow.xgboost.load_model,
 }
-EXTRAS: Final = ("catboost",)  # flavours whose library is an extra of its own
-_PIN: Final = re.compile(r"([A-Za-z0-9._-]+)\s*==\s*([0-9][^\s;,]*)")
+EXTRAS: Final[Mapping[str, str]] = {
+    # flavour or package whose library is an extra of its own, and which
+    "catboost": "catboost",
+    "keras": "keras",
+    "pytorch": "torch",
+    "tensorflow": "keras",
+    "torch": "torch",
+}
 
 
 class Original:
@@ -76,6 +73,11 @@ def load(folder: Path, flavor: str, columns: Sequence[Field]) -> Original:
     """Load an MLflow model folder. Raises ConversionRefused with the reason."""
     loader = LOADERS.get(flavor)
     if loader is None:
+        if flavor in EXTRAS:
+            raise ConversionRefused(
+                f"Models of flavour {flavor} need the extra {EXTRAS[flavor]}, which is not installed here. "
+                f"Run: pip install 'sunup[{EXTRAS[flavor]}]'   or log the model as ONNX, with mlflow.onnx.log_model."
+            )
         raise ConversionRefused(
             f"Models of flavour {flavor} cannot be converted; {', '.join(LOADERS)} can. Log the model with one of "
             "those, as in mlflow.sklearn.log_model."
@@ -83,7 +85,7 @@ def load(folder: Path, flavor: str, columns: Sequence[Field]) -> Original:
     try:
         model = loader(str(folder))
     except ModuleNotFoundError as error:
-        where = f"pip install 'sunup[{flavor}]'" if error.name in EXTRAS else "Install it"
+        where = f"pip install 'sunup[{EXTRAS[error.name]}]'" if error.name and error.name in EXTRAS else "Install it"
         raise ConversionRefused(
             f"The model needs the Python package {error.name}, which is not installed here. {where}, or log the "
             "model without code of its own."
@@ -110,32 +112,21 @@ def load(folder: Path, flavor: str, columns: Sequence[Field]) -> Original:
 
 
 def check_requirements(requirements: Sequence[str]) -> None:
-    """Refuse a model trained with another minor version of its library than is installed here.
+    """Refuse a model trained with another minor version of its library than this environment has.
 
-    Only exact pins are judged (`scikit-learn==1.9.1`). Raises ConversionRefused naming both versions.
+    Raises ConversionRefused naming both versions.
     """
-    for requirement in requirements:
-        pin = _PIN.match(requirement.strip())
-        name = re.sub(r"[._-]+", "-", pin[1]).lower() if pin else ""
-        if pin is None or name not in STRICT:
-            continue
-        installed = next(filter(None, map(_installed, (name, *STRICT[name]))), None)
-        if installed is None:
+    for pin in differing(requirements):
+        if pin.installed is None:
             raise ConversionRefused(
-                f"The model needs {name}=={pin[2]}, which is not installed here. Run: pip install {name}=={pin[2]}"
+                f"The model needs {pin.name}=={pin.wanted}, which is not installed here. "
+                f"Run: pip install {pin.name}=={pin.wanted}"
             )
-        if installed.split(".")[:2] != pin[2].split(".")[:2]:
-            raise ConversionRefused(
-                f"The model was trained with {name} {pin[2]}, but {installed} is installed here, and its answers may "
-                f"differ. Run: pip install {name}=={pin[2]}   or train and register the model again with {installed}."
-            )
-
-
-def _installed(name: str) -> str | None:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return None
+        raise ConversionRefused(
+            f"The model was trained with {pin.name} {pin.wanted}, but {pin.installed} is installed here, and its "
+            f"answers may differ. Run: pip install {pin.name}=={pin.wanted}   or train and register the model again "
+            f"with {pin.installed}."
+        )
 
 
 def _as_logged(values: NDArray[Any], dtype: str) -> NDArray[Any]:

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sunup.batch.handled import Handled
-from sunup.bundle.handler.packages import canonical
+from sunup.bundle.environment.uv import canonical
 from sunup.bundle.handler.source import HANDLER, LIB
 from sunup.bundle.handler.trial import Task, Verdict
 from sunup.bundle.job import MODEL

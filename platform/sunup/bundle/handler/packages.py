@@ -1,31 +1,25 @@
 """What handler.py requires, resolved and installed by uv beside it, with hashes: at packaging, never in a worker."""
 
-import os
 import re
 import shlex
 import shutil
-import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 from typing import Final
 
+from sunup.bundle.environment.uv import canonical, uv
 from sunup.bundle.handler.source import LIB, LOCK, REQUIREMENTS, Source
 from sunup.errors import ConversionRefused
-from sunup.limits import HANDLER_LIB_BYTES_MAX, HANDLER_LIB_FILES_MAX, SOLVER_SECONDS_MAX
+from sunup.limits import HANDLER_LIB_BYTES_MAX, HANDLER_LIB_FILES_MAX
 
 RUNTIMES: Final = ("onnxruntime", "onnxruntime-gpu")
-CERTIFICATES: Final = Path("/etc/ssl/certs/ca-certificates.crt")
 # What an installer writes about itself, and what would differ from one installation to the next.
 _UNSTABLE: Final = ("RECORD", "INSTALLER", "REQUESTED", "direct_url.json", "uv_cache.json", "uv_build.json")
-_PASSED: Final = re.compile(
-    r"(UV|SSL)_.*|(https?|all|no)_proxy|HOME|PATH|LANG|TMPDIR|XDG_CACHE_HOME|NETRC", re.IGNORECASE
-)
 _PLACES: Final = ("--no-index", "-f", "--find-links", "-i", "--index-url", "--extra-index-url")
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _PINNED: Final = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]*)(?:\[[^\]]*\])?==(\S+)")
-_SHOWN: Final = 600  # characters of the resolver's reason
 
 
 def worker_packages() -> dict[str, str]:
@@ -43,11 +37,6 @@ def worker_packages() -> dict[str, str]:
         waiting += [_NAME.match(line)[0] for line in requires(name) or () if "extra ==" not in line]  # type: ignore[index]
     found.pop("sunup", None)
     return dict(sorted(found.items()))
-
-
-def canonical(name: str) -> str:
-    """A distribution's name as registries compare it (PEP 503)."""
-    return re.sub(r"[-_.]+", "-", name).lower()
 
 
 def install(source: Source, staged: Path, scratch: Path) -> None:
@@ -79,33 +68,6 @@ def install(source: Source, staged: Path, scratch: Path) -> None:
         failed=f"What {what} names cannot be installed",
     )  # fmt: skip
     _settle(staged / LIB, what)
-
-
-def uv(*arguments: str, folder: Path, failed: str, environment: Mapping[str, str] | None = None) -> None:
-    """Run uv in `folder`. Raises ConversionRefused: `failed` and uv's own reason, shortened."""
-    beside = Path(sys.executable).with_name("uv")
-    program = str(beside) if beside.is_file() else shutil.which("uv")
-    if program is None:
-        raise ConversionRefused(f"{failed}: uv, which resolves and installs, is not there. Run: pip install uv")
-    given = {name: value for name, value in os.environ.items() if _PASSED.fullmatch(name)} | dict(environment or {})
-    if CERTIFICATES.exists():  # where the system has a store of certificates, it is the one that knows this network's
-        given.setdefault("UV_SYSTEM_CERTS", "true")
-    try:
-        ran = subprocess.run(
-            [program, *arguments, "--quiet", "--no-config", "--color", "never"],
-            cwd=folder,
-            env=given,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=SOLVER_SECONDS_MAX,
-        )
-    except subprocess.TimeoutExpired as error:
-        raise ConversionRefused(f"{failed}: it took more than {SOLVER_SECONDS_MAX:.0f} s.") from error
-    if ran.returncode:
-        reason = " ".join(re.sub(r"[×╰├│▶─]", "", ran.stderr).split()).removeprefix("error: ").rstrip(".")
-        raise ConversionRefused(f"{failed}: {reason[:_SHOWN]}{'...' if len(reason) > _SHOWN else ''}.")
 
 
 def _places(requirements: str) -> Iterator[str]:
