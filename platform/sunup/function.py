@@ -14,7 +14,9 @@ from numpy.typing import NDArray
 
 from sunup.batch.assemble import Assembly
 from sunup.batch.handled import Handled
+from sunup.batch.rank import Ranking
 from sunup.batch.respond import Response
+from sunup.batch.retrieve import Retrieval
 from sunup.bundle.manifest import Manifest
 from sunup.bundle.store import check, verify
 from sunup.errors import BundleDamaged, ProofFailed, UsageError
@@ -40,6 +42,8 @@ MODEL: Final = "model.onnx"
 FEATURES: Final = "features.json"
 HANDLER: Final = "handler.py"
 WARMUP: Final = "warmup.npz"
+RETRIEVE: Final = "retrieve.onnx"  # the second model of a ranking function, and the rows that prove it
+RETRIEVE_WARMUP: Final = "retrieve.npz"
 FEATURES_URL: Final = "features_url"  # the setting that says where the online store is
 
 
@@ -52,7 +56,8 @@ class Cost(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Function:
-    """What a pipeline is made of. `lookup` is None for a function without features.
+    """What a pipeline is made of. `lookup` is None for a function without features, `ranking` for one that ranks
+    nothing, `retrieval` for one whose callers name every candidate.
 
     `handled`: the run of a function with code of its own around the model, else None; its `assembly` is then empty.
     `pictures` decodes the images of an image function's calls, and is None for any other.
@@ -68,6 +73,8 @@ class Function:
     timings: Mapping[str, float]
     handled: Handled | None = None
     pictures: "Pictures | None" = None
+    ranking: Ranking | None = None
+    retrieval: Retrieval | None = None
 
     @property
     def run_rows_max(self) -> int:
@@ -87,7 +94,7 @@ class Function:
         manifest = self.manifest
         return RecordCodec(
             request=self.request,
-            response=[field.field for field in manifest.response],
+            response=[field.field for field in manifest.answers],
             function=manifest.function,
             model=f"{manifest.model.name}/{manifest.model.version}",
             revision=revision,
@@ -98,7 +105,7 @@ class Function:
         manifest = self.manifest
         return OipCodec(
             request=self.request,
-            response=[field.field for field in manifest.response],
+            response=[field.field for field in manifest.answers],
             function=manifest.function,
             version=manifest.model.version,
             matrix=manifest.inputs[0] if self.lookup is None and len(manifest.inputs) == 1 else None,
@@ -106,11 +113,11 @@ class Function:
 
     def kserve_codec(self) -> KServeCodec:
         """The KServe v1 codec."""
-        return KServeCodec(request=self.manifest.request, response=self.manifest.response)
+        return KServeCodec(request=self.manifest.request, response=self.manifest.answers)
 
     def mlflow_codec(self) -> MlflowCodec:
         """The codec of MLflow's scoring server."""
-        return MlflowCodec(request=self.manifest.request, response=self.manifest.response)
+        return MlflowCodec(request=self.manifest.request, response=self.manifest.answers)
 
     async def open(self) -> None:
         """Connect to the online store, in the process and event loop that will read from it."""
@@ -124,6 +131,8 @@ class Function:
         if self.pictures is not None:
             self.pictures.close()
         self.executor.close()
+        if self.retrieval is not None:
+            self.retrieval.close()
 
 
 def load(bundle: Path, *, settings: Mapping[str, str], prove: bool, cost: Cost | None = None) -> Function:
@@ -136,11 +145,12 @@ def load(bundle: Path, *, settings: Mapping[str, str], prove: bool, cost: Cost |
     manifest = verify(bundle) if prove else check(bundle)
     executor = _open_model(bundle / MODEL)
     lookup = _open_lookup(bundle / FEATURES, manifest, settings)
-    fields = manifest.request + (lookup.columns if lookup else ())
+    fields = manifest.rows + (lookup.columns if lookup else ())
     handled = _open_handler(bundle / HANDLER, manifest, executor, fields)
     assembly = Assembly((), ()) if handled else Assembly(manifest.inputs, fields)
     response = Response(manifest.response)
     pictures = None if manifest.image is None else _open_pictures(manifest)
+    retrieval = _open_retrieval(bundle, manifest, prove=prove)
     loaded = perf_counter()
     if prove or cost is None:
         warmup = read_warmup(bundle / WARMUP)
@@ -157,6 +167,8 @@ def load(bundle: Path, *, settings: Mapping[str, str], prove: bool, cost: Cost |
         timings={"load": loaded - started, "prove": perf_counter() - loaded},
         handled=handled,
         pictures=pictures,
+        ranking=_ranking(manifest),
+        retrieval=retrieval,
     )
 
 
@@ -177,7 +189,33 @@ def _open_lookup(path: Path, manifest: Manifest, settings: Mapping[str, str]) ->
             "Give it the online store, for example sqlite:///absolute/path or redis://host:port/db."
         )
     plan = read_plan.load(path.read_bytes())
-    return Lookup(plan, open_store(url, plan), manifest.request)
+    return Lookup(plan, open_store(url, plan), manifest.rows)
+
+
+def _ranking(manifest: Manifest) -> Ranking | None:
+    rank = manifest.rank
+    if rank is None:
+        return None
+    return Ranking(
+        manifest.request,
+        listed=rank.list,
+        item=rank.item,
+        by=rank.by,
+        top=rank.top,
+        retrieves=rank.retrieval is not None,
+    )
+
+
+def _open_retrieval(bundle: Path, manifest: Manifest, *, prove: bool) -> Retrieval | None:
+    """The second model of a ranking function, proven as the first one is."""
+    if manifest.rank is None or manifest.rank.retrieval is None:
+        return None
+    declared = manifest.rank.retrieval
+    executor = _open_model(bundle / RETRIEVE)
+    if prove:
+        warmup = read_warmup(bundle / RETRIEVE_WARMUP)
+        compare(_run_first(executor, warmup, tuple(warmup.expected))[0], warmup.expected, manifest.tolerance)
+    return Retrieval(Assembly(declared.inputs, manifest.request), executor.run, declared.output.name, executor.close)
 
 
 def _open_handler(path: Path, manifest: Manifest, executor: Executor, fields: Sequence[Field]) -> Handled | None:

@@ -35,6 +35,11 @@ LOG_BYTES_MAX: Final = 16 * 1024 * 1024  # bytes of one log file before it is ro
 REVISIONS_KEPT: Final = 20  # revisions of a function remembered for rollback
 SOCKET_PATH_BYTES_MAX: Final = 100  # bytes; sun_path holds 108 with its terminator
 
+# --- Ranking --------------------------------------------------------------------------------------------------------
+CANDIDATES_MAX: Final = 500  # items one record may have ranked; a longer list needs a retrieval before it
+RANK_ROWS_MAX: Final = 50_000  # items one call may have ranked, over all its records; about 0.2 s and 40 MB
+RETRIEVAL_ROWS_MAX: Final = 64  # records in one run of a retrieval: each takes a score per item of the catalogue
+
 # --- Batching -------------------------------------------------------------------------------------------------------
 INLINE_SECONDS_MAX: Final = 0.001  # s; a model run cheaper than this is faster on the event loop than through a thread
 BATCH_ROWS_MAX: Final = 1024  # rows in one model run

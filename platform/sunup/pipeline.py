@@ -25,6 +25,7 @@ from sunup.batch.batcher import Batcher, Ran
 from sunup.batch.handled import Handled
 from sunup.batch.plan import slices
 from sunup.batch.respond import joined
+from sunup.batch.retrieve import Ranker
 from sunup.clock import Clock, SystemClock
 from sunup.errors import BadRequest, CallError, DeadlineExceeded, ExecutionFailed, HandlerFailed
 from sunup.execute.handler import HookFailed
@@ -86,10 +87,16 @@ class Pipeline:
         # Decoding a picture is never done on the event loop; nor is a function's own code, whose cost nobody knows.
         self._rows_now_max = 0 if self._pictures or self._handled else _rows_now_max(function.cost)
         self._run_rows_max = function.run_rows_max
+        queue_max = function.manifest.scale.queue_max
+        self._ranker = (
+            Ranker(function.ranking, function.retrieval, queue_max=queue_max, clock=self._clock)
+            if function.ranking is not None
+            else None
+        )
         self._batcher = Batcher(
             self._run_shared,
             rows_max=self._run_rows_max,
-            queue_max=function.manifest.scale.queue_max,
+            queue_max=queue_max,
             clock=self._clock,
             on_depth=self._observer.queued,
         )
@@ -104,7 +111,7 @@ class Pipeline:
 
     def takes_now(self, call: Call) -> bool:
         """Whether `answer_now` is the way for this call: inline, and few enough rows not to hold up the others."""
-        return len(call.rows) <= self._rows_now_max and self._looks_up_now(call)
+        return self._ranker is None and len(call.rows) <= self._rows_now_max and self._looks_up_now(call)
 
     def answer_now(self, call: Call) -> Reply:
         """The reply, without leaving the event loop. Raises CallError; for one record, its own."""
@@ -119,6 +126,8 @@ class Pipeline:
         timings = Timings()
         if self._pictures is not None:
             call = await self._pictures.decoded(call, timings)
+        if self._ranker is not None:
+            return await self._rank(self._ranker, call, timings)
         found = await self._read(call, timings)
         ready = _prepare(call, found)
         outputs = await self._execute(call, ready.rows, timings)
@@ -126,7 +135,22 @@ class Pipeline:
 
     async def aclose(self) -> None:
         """Refuse what waits for the model, let the run under way finish."""
+        if self._ranker is not None:
+            await self._ranker.aclose()
         await self._batcher.aclose()
+
+    async def _rank(self, ranker: Ranker, call: Call, timings: Timings) -> Reply:
+        """The same around the rows that a call's candidates make: one lookup and one run for all of them."""
+        self._check_deadline(call)
+        try:
+            expanded = await ranker.expand(call, timings)
+        except CallError:
+            raise
+        except Exception as error:
+            raise _failed(call, error) from error
+        ready = _prepare(expanded.call, await self._read(expanded.call, timings))
+        outputs = await self._execute(expanded.call, ready.rows, timings)
+        return ranker.regroup(call, expanded, self._reply(expanded.call, ready, outputs, timings))
 
     # --- lookup -------------------------------------------------------------------------------------------------------
 
@@ -172,7 +196,8 @@ class Pipeline:
             raise
         except Exception as error:
             raise _failed(call, error) from error
-        timings.batch, timings.execute = ran.waited, ran.took
+        timings.batch += ran.waited
+        timings.execute += ran.took
         return ran.outputs
 
     async def _submit(self, rows: Sequence[Row], deadline: float) -> Ran:

@@ -35,11 +35,13 @@ class Field(msgspec.Struct, frozen=True):
     """A named value of a request, a feature or a response. `dtype` is a key of SCALARS, or one with `[]` for a list.
 
     `shape` is the shape of one record's value: () for a scalar, (3,) for three probabilities, (-1,) for a list.
+    `optional`: callers may leave it out or send null; the row then holds None (or NaN), which is no list.
     """
 
     name: str
     dtype: str
     shape: tuple[int, ...] = ()
+    optional: bool = False
 
     @property
     def datatype(self) -> str:

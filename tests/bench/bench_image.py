@@ -2,10 +2,10 @@
 
     python -m tests.bench image [--rounds 7] [--seconds 4]
 
-Pre-processing is measured in this process: ours against open, convert, resize (Lanczos) at full scale and normalise with
-numpy. Our tensor is uint8 and the graph normalises it, which is part of what is measured end to end. There, ours is the
-whole local engine; the floor does the scaled decode by hand without any guard; LitServe, in an environment of its own,
-is as its documentation writes an image API, and once more with the scaled decode, which has no goal.
+Pre-processing is measured in this process: ours against open, convert, resize (Lanczos) at full scale and normalise
+with numpy. Our tensor is uint8 and the graph normalises it, which is part of what is measured end to end. There, ours
+is the whole local engine; the floor does the scaled decode by hand without any guard; LitServe, in an environment of
+its own, is as its documentation writes an image API, and once more with the scaled decode, which has no goal.
 """
 
 import json

@@ -146,7 +146,7 @@ def test_what_is_written_reads_back() -> None:
         ("[stream]\nbroker = 'a:1'\ninput = 'x'\nguarantee = 'at-most-once'\n", ["line 4", "at-most-once"]),
         ("scale = 3\n", ["line 1", "`scale` must be a table"]),
         ("[request]\namount = 'flaot64'\n", ["line 2", "amount", "'flaot64'", "Did you mean `float64`?"]),
-        ("[request]\nitems = 'int64[]'\n", ["line 2", "int64[]"]),
+        ("[request]\nitems = 'int46[]'\n", ["line 2", "int46[]", "each with [] for a list"]),
         ("[scale]\nmax = 'four'\n", ["line 2", "[scale] max", "int"]),
         ("[scale]\nmax = 0\n", ["line 2", "[scale] max", ">= 1"]),
         ("[scale]\nmin = 5\n", ["line 2", "min = 5 is more than max = 4"]),

@@ -1,6 +1,7 @@
 """manifest.json: what a bundle is. A bundle's digest is the SHA-256 of its manifest, which holds the digest of every
 other file, so one comparison covers every byte. No time, host or path appears in it: same inputs, same digest."""
 
+from collections.abc import Sequence
 from typing import Annotated, Final, Literal
 
 import msgspec
@@ -68,13 +69,34 @@ class HandlerSpec(msgspec.Struct, frozen=True):
     outputs: tuple[ResponseField, ...]
 
 
+class Retrieval(msgspec.Struct, frozen=True):
+    """The registered model that names the candidates of a record without any: `inputs` are filled from request fields,
+    `output` is [-1, k] item ids. Its files are retrieve.onnx, retrieve.npz and retrieve.json."""
+
+    model: Model
+    inputs: tuple[Tensor, ...]
+    output: Tensor
+
+
+class Rank(msgspec.Struct, frozen=True):
+    """How a record with a list of candidates is answered. `list`: the request field that holds them; `item`: what one
+    of them is called in a row of the model run and in the reply; `by`: the response field to sort by, best first;
+    `top`: how many are returned at most."""
+
+    list: str
+    item: str
+    by: str
+    top: int
+    retrieval: Retrieval | None = None
+
+
 class Manifest(msgspec.Struct, frozen=True):
     """The contents of manifest.json.
 
     `request`: fields callers send, in row order; `image`: which of them is an image, if one is. `inputs`: model inputs;
-    each column is a request field or a feature. `response`: fields callers get. `example`: one request record that can
-    be sent as it is. `files`: name -> SHA-256. `accept_difference`: beyond the tolerance, what was accepted of the
-    conversion; 0 where the tolerance was kept.
+    each column is a request field or a feature. `response`: fields made of each row of a model run. `example`: one
+    request record that can be sent as it is. `files`: name -> SHA-256. `accept_difference`: beyond the tolerance, what
+    was accepted of the conversion; 0 where the tolerance was kept.
     """
 
     format: int
@@ -94,3 +116,23 @@ class Manifest(msgspec.Struct, frozen=True):
     accept_difference: float = 0.0
     handler: HandlerSpec | None = None
     image: ImageSpec | None = None
+    rank: Rank | None = None
+
+    @property
+    def rows(self) -> tuple[Field, ...]:
+        """The request fields as a row of the model run has them: one item in the place of the list."""
+        return self.request if self.rank is None else row_fields(self.request, self.rank.list, self.rank.item)
+
+    @property
+    def answers(self) -> tuple[ResponseField, ...]:
+        """The response fields as callers get them: of a ranking function, lists, the items first."""
+        if self.rank is None:
+            return self.response
+        item = next(field for field in self.rows if field.name == self.rank.item)
+        made = (ResponseField(item.name, item.dtype), *self.response)
+        return tuple(msgspec.structs.replace(field, dtype=f"{field.dtype}[]", shape=(-1,)) for field in made)
+
+
+def row_fields(request: Sequence[Field], list_name: str, item: str) -> tuple[Field, ...]:
+    """`request` with the list `list_name` replaced by one element of it, called `item`."""
+    return tuple(Field(item, field.dtype.removesuffix("[]")) if field.name == list_name else field for field in request)

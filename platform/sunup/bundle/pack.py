@@ -13,6 +13,7 @@ import msgspec
 from sunup import __version__
 from sunup.bundle.declare.fit import fit, response_fields
 from sunup.bundle.declare.image import as_taken
+from sunup.bundle.declare.ranking import ranked
 from sunup.bundle.declare.spec import Spec
 from sunup.bundle.environment.pins import differing
 from sunup.bundle.environment.solve import environment, environments
@@ -21,9 +22,10 @@ from sunup.bundle.handler.packages import worker_packages
 from sunup.bundle.handler.source import Source
 from sunup.bundle.handler.trial import add_handler, files_of
 from sunup.bundle.job import MODEL, WARMUP, Job, Result
-from sunup.bundle.manifest import FORMAT, Manifest, Model
+from sunup.bundle.manifest import FORMAT, Manifest, Model, Retrieval
 from sunup.bundle.packager import Packager
 from sunup.bundle.parity import ACCEPTED_MAX
+from sunup.bundle.retrieval import RETRIEVAL_FILES, add_retrieval
 from sunup.bundle.store import MANIFEST, Store, digest_file, verify
 from sunup.errors import UsageError
 from sunup.types import Field
@@ -45,6 +47,11 @@ class SourceModel:
     columns: tuple[Field, ...]
     requirements: tuple[str, ...] = ()
 
+    @property
+    def named(self) -> Model:
+        """As the manifest names it."""
+        return Model(self.name, self.version, self.run_id, self.flavor)
+
 
 def pack(
     store: Store,
@@ -55,6 +62,7 @@ def pack(
     features_json: bytes | None = None,
     feature_columns: Sequence[Field] = (),
     example: Mapping[str, Any] | None = None,
+    retrieval: SourceModel | None = None,
     rows: Path | None = None,
     accept_difference: float = 0.0,
     handler: Source | None = None,
@@ -65,13 +73,14 @@ def pack(
     `feature_columns`: the columns the read plan in `features_json` gives. `example`: values for request fields the
     model does not take (entity keys). `rows`: a Parquet or .npz file of more real rows for the proof.
     `accept_difference`: a difference beyond the tolerance that is accepted, 0 for none. `handler`: the function's own
-    code. `on_stage` is told "convert", "prove" and "freeze" with their seconds; nothing when the bundle was there
-    already.
+    code. `retrieval`: the model that names candidates, of a ranking function. `on_stage` is told "convert", "prove",
+    "retrieval" and "freeze" with their seconds; nothing when the bundle was there already.
     Raises UsageError, ConversionRefused, ParityFailed; the store then holds nothing new.
     """
     _check_accepted(accept_difference, spec)
     spec = fit(spec, model.columns, feature_columns, handler.hooks if handler else ())
-    key = _key(spec, model, features_json, feature_columns, example, rows, accept_difference, _handler_key(handler))
+    own = _handler_key(handler)
+    key = _key(spec, model, features_json, feature_columns, example, rows, accept_difference, own, retrieval)
     if (digest := store.recall(key)) is not None:
         return digest
     with store.stage() as staged:
@@ -87,11 +96,13 @@ def pack(
             trusted=spec.trusted,
         )
         result = _convert(packager, job, on_stage)
+        asked = _add_retrieval(staged, spec, retrieval, packager, on_stage)
         started = time.perf_counter()
         if features_json is not None:
             (staged / FEATURES).write_bytes(features_json)
-        columns = (*spec.request, *feature_columns)
-        _freeze(staged, spec, model, result, handler=handler, columns=columns, example=example or {})
+        columns = (*spec.rows, *feature_columns)
+        given = example or {}
+        _freeze(staged, spec, model, result, handler=handler, columns=columns, example=given, retrieval=asked)
         digest = store.add(staged)
         store.remember(key, digest)
         on_stage("freeze", time.perf_counter() - started)
@@ -105,10 +116,12 @@ def inspect(folder: Path) -> dict[str, Any]:
     """
     manifest = verify(folder)
     names = (MANIFEST, *sorted(manifest.files))
+    asked = RETRIEVAL_FILES[PARITY]
     return {
         "digest": digest_file(folder / MANIFEST),
         "manifest": msgspec.json.decode((folder / MANIFEST).read_bytes()),
         "parity": msgspec.json.decode((folder / PARITY).read_bytes()),
+        **({"retrieval": msgspec.json.decode((folder / asked).read_bytes())} if asked in manifest.files else {}),
         "files": {name: (folder / name).stat().st_size for name in names},
     }
 
@@ -127,6 +140,23 @@ def _convert(packager: Packager, job: Job, on_stage: OnStage) -> Result:
         other.close()
 
 
+def _add_retrieval(
+    staged: Path, spec: Spec, model: SourceModel | None, packager: Packager, on_stage: OnStage
+) -> Retrieval | None:
+    if model is None:
+        return None
+    return add_retrieval(
+        staged,
+        spec,
+        model.named,
+        packager,
+        folder=model.folder,
+        columns=model.columns,
+        requirements=model.requirements,
+        on_stage=on_stage,
+    )
+
+
 def _freeze(
     staged: Path,
     spec: Spec,
@@ -136,6 +166,7 @@ def _freeze(
     handler: Source | None,
     columns: tuple[Field, ...],
     example: Mapping[str, Any],
+    retrieval: Retrieval | None,
 ) -> None:
     """Try the handler and put it in, if there is one, then write the manifest over what is staged."""
     response, hooks = response_fields(spec, result.outputs), None
@@ -143,11 +174,13 @@ def _freeze(
         hooks, response, tried = add_handler(staged, handler, result=result, fields=columns, response=response)
         example = {**tried, **example}
     names = [MODEL, WARMUP, PARITY, *([FEATURES] if (staged / FEATURES).exists() else []), *files_of(staged)]
+    names += RETRIEVAL_FILES.values() if retrieval else []
+    given = {**result.example, **example}
     manifest = Manifest(
         format=FORMAT,
         sunup=__version__,
         function=spec.name,
-        model=Model(model.name, model.version, model.run_id, model.flavor),
+        model=model.named,
         request=spec.request,
         inputs=result.inputs,
         outputs=result.outputs,
@@ -156,13 +189,15 @@ def _freeze(
         scale=spec.scale,
         limits=spec.limits,
         example={
-            field.name: example.get(field.name, result.example.get(field.name, _some(field))) for field in spec.request
+            field.name: given.get(field.name, _some(field, given.get(row.name)))
+            for field, row in zip(spec.request, spec.rows, strict=True)
         },
         files={name: digest_file(staged / name) for name in sorted(names)},
         stream=spec.stream,
         accept_difference=result.accepted,
         handler=hooks,
         image=spec.image,
+        rank=ranked(spec, response, retrieval),
     )
     (staged / MANIFEST).write_bytes(msgspec.json.format(msgspec.json.encode(manifest), indent=2) + b"\n")
 
@@ -182,22 +217,24 @@ def _check_accepted(accepted: float, spec: Spec) -> None:
         )
 
 
-def _some(field: Field) -> str | bool | int | float:
+def _some(field: Field, element: Any) -> Any:
+    """A value of a field the model does not take; `element`: of a list, what the model's example has for one of it."""
     values: dict[str, str | bool | int | float] = {"string": "a", "bytes": "YQ==", "bool": False}
-    return values.get(field.dtype, 1.0 if field.dtype.startswith("float") else 1)
+    scalar = field.dtype.removesuffix("[]")
+    some = values.get(scalar, 1.0 if scalar.startswith("float") else 1)
+    if scalar == field.dtype:
+        return some
+    return [some if element is None else element]
 
 
 def _key(spec: Spec, model: SourceModel, features: bytes | None, *more: Any) -> str:
     """What a bundle depends on. MLmodel stands for what is in the model's files: MLflow puts an id of its own there."""
-    columns, example, rows, accepted, handler = more
-    # When a registered model is loaded, MLflow notes its name in the folder; that is no part of the model.
-    files = sorted(p for p in model.folder.rglob("*") if p.is_file() and p.name != "registered_model_meta")
+    columns, example, rows, accepted, handler, retrieval = more
     parts = {
         "sunup": [__version__, FORMAT],
         "spec": spec,
-        "model": [model.name, model.version, model.run_id, model.flavor, model.columns, model.requirements],
-        "files": [[path.relative_to(model.folder).as_posix(), path.stat().st_size] for path in files],
-        "MLmodel": digest_file(model.folder / "MLmodel"),
+        **_model_key(model),
+        "retrieval": _model_key(retrieval) if retrieval else None,
         "features": [hashlib.sha256(features).hexdigest() if features is not None else None, list(columns)],
         "example": dict(example or {}),
         "rows": digest_file(rows) if rows else None,
@@ -205,3 +242,13 @@ def _key(spec: Spec, model: SourceModel, features: bytes | None, *more: Any) -> 
         "handler": handler,
     }
     return hashlib.sha256(msgspec.json.encode(parts, order="sorted")).hexdigest()
+
+
+def _model_key(model: SourceModel) -> dict[str, Any]:
+    # When a registered model is loaded, MLflow notes its name in the folder; that is no part of the model.
+    files = sorted(p for p in model.folder.rglob("*") if p.is_file() and p.name != "registered_model_meta")
+    return {
+        "model": [model.named, model.columns, model.requirements],
+        "files": [[path.relative_to(model.folder).as_posix(), path.stat().st_size] for path in files],
+        "MLmodel": digest_file(model.folder / "MLmodel"),
+    }

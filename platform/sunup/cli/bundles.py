@@ -82,6 +82,17 @@ def _copy(folder: Path, out: Path) -> Path:
     return out
 
 
+def _retrieval(manifest: Manifest, facts: dict[str, Any]) -> dict[str, str]:
+    """The second model of a ranking function, and its own proof."""
+    if manifest.rank is None or manifest.rank.retrieval is None:
+        return {}
+    model = manifest.rank.retrieval.model
+    return {
+        "retrieval": f"{model.name}/{model.version} ({model.flavor}, run {model.run_id})",
+        "its parity": ", ".join(f"{name} {value}" for name, value in facts["retrieval"].items()),
+    }
+
+
 def _show(folder: Path, manifest: Manifest, facts: dict[str, Any]) -> None:
     model = manifest.model
     pairs(
@@ -94,6 +105,7 @@ def _show(folder: Path, manifest: Manifest, facts: dict[str, Any]) -> None:
             "scale": f"{manifest.scale.min} to {manifest.scale.max} workers, to zero after {manifest.scale.idle_s:g} s",
             "limits": f"body {size(manifest.limits.body_bytes)}, timeout {manifest.limits.timeout_s:g} s",
             **_handler(folder, manifest),
+            **_retrieval(manifest, facts),
             "example": json.dumps(manifest.example, default=str),
         }
     )
@@ -102,7 +114,7 @@ def _show(folder: Path, manifest: Manifest, facts: dict[str, Any]) -> None:
     columns = dict.fromkeys(column for tensor in manifest.inputs for column in tensor.columns)
     rows = [["request", field.name, field.dtype] for field in manifest.request]
     rows += [["feature", name, ""] for name in columns if name not in asked]
-    rows += [["response", field.name, field.dtype] for field in manifest.response]
+    rows += [["response", field.name, field.dtype] for field in manifest.answers]
     show_table(["field", "name", "type"], rows)
     if (proof := read_proof(folder)) is not None:
         click.echo()

@@ -48,6 +48,7 @@ def build(
         folder = source.fetch(resolved, Path(scratch))
         signature = read_signature(folder)
         model = _model(resolved, folder, signature)
+        retrieval = _retrieval(source, spec, Path(scratch) / "retrieval", on_stage)
         spec = spec or derive_spec(resolved.name, model.columns)
         plan, settings = _features(project, spec, model.columns, on_stage)
         made: list[str] = []
@@ -67,6 +68,7 @@ def build(
             feature_columns=plan.columns if plan else (),
             accept_difference=accept_difference,
             handler=handler_of(project, name, resolved.name),
+            retrieval=retrieval,
             on_stage=on_done,
         )
     return {
@@ -161,13 +163,24 @@ def _features(
     plan, url = compile_plan(
         project.features,
         wanted.service,
-        request=spec.request or columns,
+        request=spec.rows or columns,
         defaults=wanted.defaults,
         max_age=wanted.max_age_s,
         deadline_ms=wanted.deadline_ms,
         on_missing=wanted.on_missing,
     )
     return plan, {"features_url": url}
+
+
+def _retrieval(source: Registry, spec: Spec | None, scratch: Path, on_stage: OnStage) -> SourceModel | None:
+    """The second model of a ranking function that retrieves, fetched."""
+    if spec is None or spec.rank is None or not spec.rank.retrieve:
+        return None
+    resolved = source.resolve(parse(spec.rank.retrieve))
+    on_stage("fetch", f"{resolved.name}/{resolved.version}")
+    scratch.mkdir()
+    folder = source.fetch(resolved, scratch)
+    return _model(resolved, folder, read_signature(folder))
 
 
 def _model(resolved: Resolved, folder: Path, signature: Signature) -> SourceModel:

@@ -40,7 +40,7 @@ def describe(manifest: Manifest, revision: int, state: str) -> dict[str, Any]:
         "model": f"{manifest.model.name}/{manifest.model.version}",
         "state": state,
         "request": request_schema(manifest),
-        "response": record_schema([field.field for field in manifest.response]),
+        "response": record_schema([field.field for field in manifest.answers]),
         "examples": [manifest.example],
         "limits": {"body_bytes": manifest.limits.body_bytes, "timeout_s": manifest.limits.timeout_s},
     }
@@ -50,7 +50,7 @@ def metadata(manifest: Manifest) -> bytes:
     """The body of GET /v2/models/F."""
     codec = OipCodec(
         request=manifest.request,
-        response=[field.field for field in manifest.response],
+        response=[field.field for field in manifest.answers],
         function=manifest.function,
         version=manifest.model.version,
     )
@@ -70,7 +70,7 @@ def record_schema(fields: Sequence[Field]) -> dict[str, Any]:
     return {
         "type": "object",
         "properties": {field.name: schema(field) for field in fields},
-        "required": [field.name for field in fields],
+        "required": [field.name for field in fields if not field.optional],
         "additionalProperties": False,
     }
 

@@ -39,7 +39,8 @@ class Picture(Struct, forbid_unknown_fields=True):
 
 
 def json_type(field: Field, *, nullable: bool) -> Any:
-    """The msgspec type of one record's value of `field`. `nullable`: floats may also be null, which means missing."""
+    """The msgspec type of one record's value of `field`. `nullable`: floats may also be null, which means missing; an
+    optional list may always be."""
     numpy_dtype(field.dtype)  # refuses a dtype we do not know, with the list of those we do
     scalar = field.dtype.removesuffix("[]")
     element: Any = _SCALARS[scalar]
@@ -49,7 +50,9 @@ def json_type(field: Field, *, nullable: bool) -> Any:
         return bytes | Picture
     if not field.dtype.endswith("[]"):
         return element
-    many = GenericAlias(list, (element,))  # list[element], made at run time
+    many: Any = GenericAlias(list, (element,))  # list[element], made at run time
+    if field.optional:
+        return many | None
     if len(field.shape) == 1 and field.shape[0] >= 0:
         length = field.shape[0]
         return Annotated[many, Meta(min_length=length, max_length=length)]

@@ -20,7 +20,7 @@ from sunup.wire.binary import attach, cut, encoded, framed, whole
 from sunup.wire.codec import Encoded, is_json
 from sunup.wire.fields import closest
 from sunup.wire.refusal import MALFORMED, bound, malformed
-from sunup.wire.tensors import InputTensor, as_column
+from sunup.wire.tensors import InputTensor, as_column, rectangular
 
 PLATFORM: Final = "onnx_onnxv1"
 
@@ -81,6 +81,7 @@ class OipCodec:
         self._response = {field.name: field for field in response}
         self._function = function
         self._version = version
+        self._lists = any(field.dtype.endswith("[]") for field in response)
         takes_matrix = matrix is not None and sorted(matrix.columns) == sorted(self._request)
         self._matrix = matrix if takes_matrix else None
         self._decoder = Decoder(InferCall)
@@ -118,6 +119,8 @@ class OipCodec:
         """
         if reply.failed:
             raise reply.failed[min(reply.failed)]
+        if self._lists:
+            reply = rectangular(reply, self._response)
         call = reply.call
         outputs = [self._output(name, reply) for name in call.wanted or self._response]
         binary = call.parameters.get("binary")
@@ -166,14 +169,17 @@ class OipCodec:
             if name not in self._request:
                 raise _unknown("input", name, self._request)
         for name, field in self._request.items():
-            if name not in tensors:
+            if name not in tensors and not field.optional:
                 message = f"input {name!r} is missing"
                 raise BadRequest(message, code="missing_field", field=name, hint=f"send {name} as {field.datatype}")
-        columns = [_column(tensors[name], field) for name, field in self._request.items()]
-        if len({len(column) for column in columns}) > 1:
-            sizes = ", ".join(f"{name} {len(c)}" for name, c in zip(self._request, columns, strict=True))
+        given = {name: _column(tensors[name], field) for name, field in self._request.items() if name in tensors}
+        if len({len(column) for column in given.values()}) > 1:
+            sizes = ", ".join(f"{name} {len(column)}" for name, column in given.items())
             raise BadRequest(f"inputs differ in their first dimension: {sizes}")
-        return list(zip(*columns, strict=True))
+        if len(given) == len(self._request):
+            return list(zip(*given.values(), strict=True))
+        absent = [None] * max(map(len, given.values()), default=0)
+        return list(zip(*(given.get(name, absent) for name in self._request), strict=True))
 
     def _matrix_rows(self, tensor: InputTensor, columns: Sequence[str]) -> list[Row]:
         width = len(columns)

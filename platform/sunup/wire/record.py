@@ -174,10 +174,18 @@ class _Pictured(RecordCodec):
 
 
 def _request_struct(fields: Sequence[Field], *, nullable: bool) -> type[msgspec.Struct]:
-    members = [(f"f{i}", json_type(field, nullable=nullable)) for i, field in enumerate(fields)]
+    members: list[Any] = [
+        (f"f{i}", json_type(field, nullable=nullable), *((None,) if field.optional else ()))
+        for i, field in enumerate(fields)
+    ]
     # gc=False: a record holds only scalars and lists of them, so it can be in no reference cycle.
     return msgspec.defstruct(
-        "Record", members, rename=_renamed(field.name for field in fields), forbid_unknown_fields=True, gc=False
+        "Record",
+        members,
+        rename=_renamed(field.name for field in fields),
+        forbid_unknown_fields=True,
+        gc=False,
+        kw_only=True,  # so that an optional field may stand before one that is not
     )
 
 

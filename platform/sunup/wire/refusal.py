@@ -57,6 +57,8 @@ def _first_wrong(members: dict[str, Raw], fields: Sequence[Field]) -> BadRequest
             return BadRequest(f"the function has no field {name!r}", code="unknown_field", field=name, hint=hint)
     for field in fields:
         if field.name not in members:
+            if field.optional:
+                continue
             hint = f"send {field.name} as {field.dtype}"
             return BadRequest(f"field {field.name!r} is missing", code="missing_field", field=field.name, hint=hint)
         try:

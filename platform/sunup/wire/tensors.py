@@ -19,7 +19,7 @@ from msgspec.json import Decoder
 from numpy.typing import NDArray
 
 from sunup.errors import BadRequest
-from sunup.types import Field
+from sunup.types import Field, Reply, numpy_dtype
 from sunup.wire.fields import ImageField, json_type, missing_as_nan
 from sunup.wire.refusal import MALFORMED, malformed
 
@@ -103,6 +103,26 @@ def as_column(values: Values, datatype: str, field: Field, content_type: str = "
         message = f"input {field.name!r}: {datatype} does not fit {field.dtype}: {wrong}"
         raise BadRequest(message, code="wrong_type", field=field.name) from None
     return list(missing_as_nan(column)) if None in column else column
+
+
+def rectangular(reply: Reply, response: Mapping[str, Field]) -> Reply:
+    """The reply with its list columns as arrays [records, k], as a tensor needs them. Raises BadRequest where records
+    have lists of different lengths."""
+    columns = dict(reply.columns)
+    for name, column in reply.columns.items():
+        field = response[name]
+        if field.dtype.endswith("[]") and isinstance(column, list):
+            lengths = sorted({len(values) for values in column})
+            if len(lengths) > 1:
+                told = f"{name!r} has {lengths[0]} to {lengths[-1]} values in the records of this call"
+                raise BadRequest(
+                    f"{told}, which no tensor can hold; send one record in a call, or use another protocol",
+                    code="different_lengths",
+                    field=name,
+                )
+            shape = (len(column), lengths[0] if lengths else 0)
+            columns[name] = np.array(column, numpy_dtype(field.dtype)).reshape(shape)
+    return msgspec.structs.replace(reply, columns=columns)
 
 
 def _array_as_column(values: NDArray[Any], datatype: str, field: Field, content_type: str) -> list[Any]:

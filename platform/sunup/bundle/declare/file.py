@@ -11,7 +11,8 @@ import msgspec
 from sunup.bundle.declare.image import ImageTable, image_spec
 from sunup.bundle.declare.lines import Lines, closest
 from sunup.bundle.declare.quantity import parse_bytes, parse_seconds
-from sunup.bundle.declare.spec import BROKER, NAME, TOLERANCE_DEFAULT, FeatureSpec, ResponseSpec, Scalar, Spec
+from sunup.bundle.declare.ranking import request_fields
+from sunup.bundle.declare.spec import BROKER, NAME, TOLERANCE_DEFAULT, FeatureSpec, RankSpec, ResponseSpec, Scalar, Spec
 from sunup.bundle.manifest import Limits, Scale, StreamSpec
 from sunup.errors import UsageError
 from sunup.limits import (
@@ -21,7 +22,7 @@ from sunup.limits import (
     QUEUE_DEFAULT,
     TIMEOUT_SECONDS_DEFAULT,
 )
-from sunup.types import SCALARS, Decision, Field
+from sunup.types import SCALARS, Decision
 
 
 # The tables as they stand in the file; their fields are the only keys there are.
@@ -37,6 +38,7 @@ class _Features(msgspec.Struct):
     on_missing: Literal["default", "reject"] = "default"
     defaults: dict[str, Scalar] = {}
     max_age: dict[str, str] = {}
+    entities: dict[str, str] = {}
 
 
 class _Parity(msgspec.Struct):
@@ -73,6 +75,7 @@ class _File(msgspec.Struct):
     scale: _Scale = msgspec.field(default_factory=_Scale)
     limits: _Limits = msgspec.field(default_factory=_Limits)
     stream: StreamSpec | None = None
+    rank: RankSpec | None = None
 
 
 _TABLES: Final[Mapping[str, type[msgspec.Struct] | None]] = {
@@ -85,6 +88,7 @@ _TABLES: Final[Mapping[str, type[msgspec.Struct] | None]] = {
     "scale": _Scale,
     "limits": _Limits,
     "stream": StreamSpec,
+    "rank": RankSpec,
 }
 
 
@@ -154,15 +158,18 @@ def _resolve(file: _File, where: Lines, name: str) -> Spec:
     if not NAME.fullmatch(name):
         raise where.error("function", "name", f"{name!r} cannot be a function's name: use letters, digits, - and _.")
     for field, dtype in file.request.items():
-        if dtype not in SCALARS:
-            message = f"[request] {field}: unknown type {dtype!r}.{closest(dtype, SCALARS)} Known: {', '.join(SCALARS)}"
+        if dtype.removesuffix("[]") not in SCALARS:
+            known = f"{', '.join(SCALARS)}, and each with [] for a list"
+            message = f"[request] {field}: unknown type {dtype!r}.{closest(dtype, SCALARS)} Known: {known}"
             raise where.error("request", field, message)
     if file.scale.min > file.scale.max:
         raise where.error("scale", "min", f"min = {file.scale.min} is more than max = {file.scale.max}")
+    if file.image is not None and file.rank is not None:
+        raise where.error("rank", "", "[rank] does not go with [image]: candidates are not pictures")
     return Spec(
         name=name,
         model=file.function.model or name,
-        request=tuple(Field(field, dtype) for field, dtype in file.request.items()),
+        request=request_fields(file.request, file.rank, file.features.entities if file.features else {}, where),
         features=_features(file.features, where),
         response=tuple(_response(field, value) for field, value in file.response.items()),
         tolerance=file.parity.tolerance,
@@ -180,6 +187,7 @@ def _resolve(file: _File, where: Lines, name: str) -> Spec:
         stream=_stream(file.stream, where, name),
         trusted=file.function.trusted,
         image=image_spec(file.image, file.request, where),
+        rank=file.rank,
     )
 
 
@@ -193,7 +201,7 @@ def _features(table: _Features | None, where: Lines) -> FeatureSpec | None:
     if table is None:
         return None
     ages = {view: _quantity(where, "features", "max_age", age) for view, age in table.max_age.items()}
-    return FeatureSpec(table.service, table.deadline_ms, table.on_missing, table.defaults, ages)
+    return FeatureSpec(table.service, table.deadline_ms, table.on_missing, table.defaults, ages, table.entities)
 
 
 def _stream(table: StreamSpec | None, where: Lines, name: str) -> StreamSpec | None:

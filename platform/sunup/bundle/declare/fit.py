@@ -37,7 +37,7 @@ def fit(spec: Spec, columns: Sequence[Field], features: Sequence[Field], hooks: 
 def _refuse_misfit(spec: Spec, columns: Sequence[Field], sources: dict[str, Field]) -> None:
     _refuse_missing(spec, columns, sources)
     for column in columns:
-        if _text(column) != _text(sources[column.name]):
+        if _kind(column) != _kind(sources[column.name]):
             source = sources[column.name]
             raise UsageError(
                 f"The model {spec.model} takes `{column.name}` as {column.dtype}, but {spec.name} gives it "
@@ -58,7 +58,7 @@ def response_fields(spec: Spec, outputs: Sequence[Tensor]) -> tuple[ResponseFiel
 
 
 def _sources(spec: Spec, features: Sequence[Field]) -> dict[str, Field]:
-    sources = {field.name: field for field in spec.request}
+    sources = {field.name: field for field in spec.rows}
     both = [feature.name for feature in features if feature.name in sources]
     if both:
         raise UsageError(
@@ -135,5 +135,6 @@ def _list(names: Iterable[str]) -> str:
     return ", ".join(f"`{name}`" for name in names)
 
 
-def _text(field: Field) -> bool:
-    return field.dtype in ("string", "bytes")
+def _kind(field: Field) -> tuple[bool, bool]:
+    """What cannot stand for one another: text and numbers, a list and a single value."""
+    return field.dtype.removesuffix("[]") in ("string", "bytes"), field.dtype.endswith("[]")

@@ -1,12 +1,12 @@
 """What a function's owner declares, as one frozen value. file.py reads it from function.toml."""
 
 import re
-from typing import Final, Literal
+from typing import Annotated, Final, Literal
 
 import msgspec
 
-from sunup.bundle.manifest import Limits, Scale, StreamSpec
-from sunup.limits import FEATURE_DEADLINE_MS_DEFAULT
+from sunup.bundle.manifest import Limits, Scale, StreamSpec, row_fields
+from sunup.limits import CANDIDATES_MAX, FEATURE_DEADLINE_MS_DEFAULT
 from sunup.types import Decision, Field, ImageSpec
 
 NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}")  # what link/route.py takes for a name
@@ -20,6 +20,7 @@ class FeatureSpec(msgspec.Struct, frozen=True):
     """[features]: the Feast feature service to read and what to do when it has no fresh value.
 
     `max_age_s`: feature view -> seconds beyond which a value counts as missing. `defaults`: feature column -> value.
+    `entities`: entity key -> the request list whose elements it takes, one row each (of a ranking function).
     """
 
     service: str
@@ -27,6 +28,7 @@ class FeatureSpec(msgspec.Struct, frozen=True):
     on_missing: Literal["default", "reject"] = "default"
     defaults: dict[str, Scalar] = {}
     max_age_s: dict[str, float] = {}
+    entities: dict[str, str] = {}
 
 
 class ResponseSpec(msgspec.Struct, frozen=True):
@@ -35,6 +37,15 @@ class ResponseSpec(msgspec.Struct, frozen=True):
     name: str
     source: str = ""
     decision: Decision | None = None
+
+
+class RankSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """[rank]: sort a record's candidates by the response field `by`, return the best `top`. `retrieve`: a registered
+    model (NAME, NAME-v3, NAME@alias) that names the candidates of a record that has none."""
+
+    by: Annotated[str, msgspec.Meta(min_length=1)]
+    top: Annotated[int, msgspec.Meta(ge=1, le=CANDIDATES_MAX)] = 10
+    retrieve: str = ""
 
 
 class Spec(msgspec.Struct, frozen=True):
@@ -54,3 +65,16 @@ class Spec(msgspec.Struct, frozen=True):
     stream: StreamSpec | None = None
     trusted: tuple[str, ...] = ()
     image: ImageSpec | None = None
+    rank: RankSpec | None = None
+
+    @property
+    def items(self) -> tuple[str, str]:
+        """Of a ranking function: the request list, and what an element of it is called."""
+        assert self.features is not None, "file.py refuses [rank] without [features] entities"
+        ((item, listed),) = self.features.entities.items()
+        return listed, item
+
+    @property
+    def rows(self) -> tuple[Field, ...]:
+        """The request fields as rows of the model run have them."""
+        return self.request if self.rank is None else row_fields(self.request, *self.items)

@@ -42,6 +42,9 @@ def write(spec: Spec) -> str:
         lines += ["", *table(spec.image)]
     if spec.features:
         lines += ["", *_features_table(spec)]
+    if spec.rank:
+        asked = msgspec.structs.asdict(spec.rank)
+        lines += ["", "[rank]", *(f"{key} = {json.dumps(value)}" for key, value in asked.items() if value)]
     if spec.response:
         lines += ["", "[response]", *(_response_line(entry) for entry in spec.response)]
     if spec.tolerance != TOLERANCE_DEFAULT:
@@ -73,6 +76,8 @@ def _features_table(spec: Spec) -> list[str]:
     if features.max_age_s:
         ages = {view: format_seconds(seconds) for view, seconds in features.max_age_s.items()}
         lines.append(f"max_age = {_inline(ages)}")
+    if features.entities:
+        lines.append(f"entities = {_inline(features.entities)}")
     return lines
 
 

@@ -165,7 +165,7 @@ def _tensor(field: Field, value: Any) -> dict[str, Any]:
 
 def _prediction_schema(manifest: Manifest) -> dict[str, Any]:
     """A record's answer: the response fields, or why there are none; and which features took their default."""
-    properties = {field.name: schema(field.field) for field in manifest.response}
+    properties = {field.name: schema(field.field) for field in manifest.answers}
     return {"type": "object", "properties": {**properties, "defaulted": _NAMES, "stale": _NAMES, "error": _REFUSAL}}
 
 

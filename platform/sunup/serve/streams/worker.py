@@ -12,7 +12,13 @@ from typing import Any, Final
 
 from sunup.errors import SunupError
 from sunup.function import Function
-from sunup.limits import IMAGE_STREAM_RECORDS_MAX, STREAM_BATCH_RECORDS_MAX, STREAM_RUN_SECONDS_MAX
+from sunup.limits import (
+    CANDIDATES_MAX,
+    IMAGE_STREAM_RECORDS_MAX,
+    RANK_ROWS_MAX,
+    STREAM_BATCH_RECORDS_MAX,
+    STREAM_RUN_SECONDS_MAX,
+)
 from sunup.link.channel import Channel, Message
 from sunup.link.counters import Segment, counters_path
 from sunup.pipeline import Pipeline
@@ -108,5 +114,8 @@ class StreamWorker:
 def _records_max(function: Function) -> int:
     """Records of one batch: fewer of a dear model, so that positions move, and a worker can end, every second or so."""
     rows, seconds = function.cost
+    rows_max = rows * STREAM_RUN_SECONDS_MAX / max(seconds, 1e-9)
+    if function.ranking is not None:  # each record may be as many rows as it has candidates
+        return max(1, int(min(rows_max, RANK_ROWS_MAX) / CANDIDATES_MAX))
     most = STREAM_BATCH_RECORDS_MAX if function.pictures is None else IMAGE_STREAM_RECORDS_MAX
-    return max(1, min(most, int(rows * STREAM_RUN_SECONDS_MAX / max(seconds, 1e-9))))
+    return max(1, min(most, int(rows_max)))

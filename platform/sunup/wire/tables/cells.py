@@ -36,7 +36,7 @@ def cells(values: Sequence[Any], field: Field) -> list[Any]:
     elif scalar == "bytes":
         values = [_unwrapped(value) for value in values]
     try:
-        column: list[Any] = msgspec.convert(values, _column_type(field.dtype, field.shape))
+        column: list[Any] = msgspec.convert(values, _column_type(field.dtype, field.shape, field.optional))
     except msgspec.ValidationError as wrong:
         raise _unfit(field, str(wrong)) from None
     return list(missing_as_nan(column)) if scalar in ("float32", "float64") else column
@@ -108,5 +108,5 @@ _READERS: Final[Mapping[str, Callable[[str], Any]]] = {
 
 
 @cache
-def _column_type(dtype: str, shape: tuple[int, ...]) -> Any:
-    return GenericAlias(list, (json_type(Field("", dtype, shape), nullable=True),))
+def _column_type(dtype: str, shape: tuple[int, ...], optional: bool) -> Any:
+    return GenericAlias(list, (json_type(Field("", dtype, shape, optional), nullable=True),))

@@ -19,6 +19,7 @@ class Columns:
 
     def __init__(self, request: Sequence[Field], *, extra: bool) -> None:
         self._fields = {field.name: field for field in request}
+        self._needed = [field.name for field in request if not field.optional]
         self._extra = extra
 
     def __repr__(self) -> str:
@@ -54,11 +55,11 @@ class Columns:
         for at, record in enumerate(records):
             if not self._extra and len(record) > len(self._fields):
                 self._refuse_unknown(record)
-            if missing := next((name for name in self._fields if name not in record), None):
+            if missing := next((name for name in self._needed if name not in record), None):
                 if not self._extra:
                     self._refuse_unknown(record)
                 raise self._missing(missing, f" in record {at}")
-        return self.named({name: [record[name] for record in records] for name in self._fields})
+        return self.named({name: [record.get(name) for record in records] for name in self._fields})
 
     def rows(self, rows: Any, names: Sequence[str] | None) -> list[Row]:
         """A list of lists; `names` says which field each place holds (None: the function's own order)."""
@@ -77,15 +78,18 @@ class Columns:
         """Columns by name, all of one length. `read` makes a field's values of a column's."""
         if not self._extra:
             self._refuse_unknown(columns)
-        for name in self._fields:
+        for name in self._needed:
             if name not in columns:
                 raise self._missing(name, "")
-        sizes = {len(columns[name]) for name in self._fields}
+        given = [name for name in self._fields if name in columns]
+        sizes = {len(columns[name]) for name in given}
         if len(sizes) > 1:
-            told = ", ".join(f"{name} {len(columns[name])}" for name in self._fields)
+            told = ", ".join(f"{name} {len(columns[name])}" for name in given)
             raise BadRequest(f"columns differ in length: {told}", code="wrong_type")
         bound(max(sizes, default=0))
-        return list(zip(*(read(columns[name], field) for name, field in self._fields.items()), strict=True))
+        absent = [None] * max(sizes, default=0)
+        made = (read(columns[name], field) if name in columns else absent for name, field in self._fields.items())
+        return list(zip(*made, strict=True))
 
     def _refuse_unknown(self, names: Mapping[Any, Any]) -> None:
         for name in names:
