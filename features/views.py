@@ -1,6 +1,6 @@
-"""What Feast knows: three entities, one view of daily aggregates for each, and the feature service `fraud`.
+"""What Feast knows: the entities, views of daily aggregates and feature services of `fraud` and of `recommend`.
 
-The Parquet files are written by `python -m functions.fraud.build_features`; functions/fraud/history.py says what each
+The Parquet files are written by the functions' `build_features`; their history.py says what each
 column means. A snapshot is made at every midnight (UTC).
 
 TTL bounds how old a snapshot may be, in training and when it is served. It is a month, not a day: a habit of thirty
@@ -89,4 +89,47 @@ fraud = FeatureService(
     name="fraud",
     features=[card_stats, customer_stats, merchant_stats],
     description="what is known about a card, its owner and the merchant when a purchase is scored",
+)
+
+# --- recommend: who looks at what (functions/recommend/history.py) ----------------------------------------------------
+
+user = Entity(name="user", join_keys=["user_id"], value_type=ValueType.INT64, description="somebody who looks at items")
+item = Entity(name="item", join_keys=["item_id"], value_type=ValueType.INT64, description="an item of the catalogue")
+
+user_stats = FeatureView(
+    name="user_stats",
+    entities=[user],
+    ttl=TTL,
+    source=daily("user_stats"),
+    schema=[
+        Field(name="user_id", dtype=Int64),
+        Field(name="user_views_7d", dtype=Int64),
+        Field(name="user_views_28d", dtype=Int64),
+        Field(name="user_price_mean_28d", dtype=Float64),
+        Field(name="user_price_std_28d", dtype=Float64),
+        *(Field(name=f"user_share_{category}", dtype=Float64) for category in range(8)),
+    ],
+)
+
+item_stats = FeatureView(
+    name="item_stats",
+    entities=[item],
+    ttl=TTL,
+    source=daily("item_stats"),
+    schema=[
+        Field(name="item_id", dtype=Int64),
+        Field(name="item_views_1d", dtype=Int64),
+        Field(name="item_views_7d", dtype=Int64),
+        Field(name="item_views_28d", dtype=Int64),
+        Field(name="item_users_28d", dtype=Int64),
+        Field(name="item_age_days", dtype=Int64),
+        Field(name="item_price", dtype=Float64),
+        Field(name="item_category", dtype=Int64),
+    ],
+)
+
+recommend = FeatureService(
+    name="recommend",
+    features=[user_stats, item_stats],
+    description="what is known about a user and about each item that could be shown",
 )

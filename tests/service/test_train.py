@@ -160,7 +160,8 @@ def materialized_by_command(trained: Trained, root: Path, **environment: str) ->
     (root / ".sunup" / "features").mkdir(parents=True)
     feast(root, "apply", **environment)
     until = holdout_start(Data(trained.project))
-    feast(root, "materialize", f"{until - timedelta(days=30):%FT%T}", f"{until:%FT%T}", **environment)
+    wanted = [part for view in VIEWS for part in ("--views", view)]  # those of other functions have no data here
+    feast(root, "materialize", f"{until - timedelta(days=30):%FT%T}", f"{until:%FT%T}", *wanted, **environment)
     return FeatureStore(repo_path=str(root / "features"))
 
 
