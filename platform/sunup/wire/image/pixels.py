@@ -44,9 +44,7 @@ _TURNS: Final = {
     7: Transpose.TRANSVERSE,
     8: Transpose.ROTATE_90,
 }
-_GAP: Final = (
-    2.0  # a picture much larger than needed is first averaged over whole blocks, to no less than twice the size
-)
+_GAP: Final = 2.0  # a picture much larger than needed is first averaged over whole blocks, to twice the size at least
 _WHITE: Final = (255, 255, 255)
 
 
