@@ -37,7 +37,7 @@ SOCKET_PATH_BYTES_MAX: Final = 100  # bytes; sun_path holds 108 with its termina
 
 # --- Ranking --------------------------------------------------------------------------------------------------------
 CANDIDATES_MAX: Final = 500  # items one record may have ranked; a longer list needs a retrieval before it
-RANK_ROWS_MAX: Final = 50_000  # items one call may have ranked, over all its records; about 0.2 s and 40 MB
+RANK_ROWS_MAX: Final = 50_000  # items one call may have ranked, over all its records; about a second and 40 MB
 RETRIEVAL_ROWS_MAX: Final = 64  # records in one run of a retrieval: each takes a score per item of the catalogue
 
 # --- Batching -------------------------------------------------------------------------------------------------------

@@ -84,18 +84,7 @@ def pack(
     if (digest := store.recall(key)) is not None:
         return digest
     with store.stage() as staged:
-        job = Job(
-            folder=str(model.folder.resolve()),
-            flavor=model.flavor,
-            columns=as_taken(spec, model.columns),
-            requirements=model.requirements,
-            tolerance=spec.tolerance,
-            out=str(staged.resolve()),
-            rows=str(rows.resolve()) if rows else "",
-            accept=accept_difference,
-            trusted=spec.trusted,
-        )
-        result = _convert(packager, job, on_stage)
+        result = _convert(packager, _job(staged, spec, model, rows, accept_difference), on_stage)
         asked = _add_retrieval(staged, spec, retrieval, packager, on_stage)
         started = time.perf_counter()
         if features_json is not None:
@@ -124,6 +113,20 @@ def inspect(folder: Path) -> dict[str, Any]:
         **({"retrieval": msgspec.json.decode((folder / asked).read_bytes())} if asked in manifest.files else {}),
         "files": {name: (folder / name).stat().st_size for name in names},
     }
+
+
+def _job(staged: Path, spec: Spec, model: SourceModel, rows: Path | None, accept: float) -> Job:
+    return Job(
+        folder=str(model.folder.resolve()),
+        flavor=model.flavor,
+        columns=as_taken(spec, model.columns),
+        requirements=model.requirements,
+        tolerance=spec.tolerance,
+        out=str(staged.resolve()),
+        rows=str(rows.resolve()) if rows else "",
+        accept=accept,
+        trusted=spec.trusted,
+    )
 
 
 def _convert(packager: Packager, job: Job, on_stage: OnStage) -> Result:

@@ -181,6 +181,7 @@ class _Reader:
         The last key is repeated to fill a statement up; each repetition costs about 0.5 us per view.
         """
         found = {key: list(self._nothing[number]) for key in keys}
+        slots_of, times_of = self._slots, self._times
         start = 0
         while start < len(keys):
             if self._late():  # many short statements: none runs long enough for the progress handler
@@ -190,9 +191,9 @@ class _Reader:
             chunk += chunk[-1:] * (size - len(chunk))
             start += size
             for view, key, name, value, at in connection.execute(self._many[size][number], chunk).fetchall():
-                slot = self._slots[view].get(name)
+                slot = slots_of[view].get(name)
                 if slot is not None:
-                    target, time_slot = found[key], self._times[view]
+                    target, time_slot = found[key], times_of[view]
                     target[slot] = value
                     seen = target[time_slot]
                     if seen is None or at < seen:
