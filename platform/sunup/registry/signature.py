@@ -56,10 +56,17 @@ class Signature:
     example: Path | None
 
     def fields(self) -> tuple[Field, ...]:
-        """The inputs as request fields; a uint8 tensor [n, height, width, 3] as a field "image" of that shape.
+        """The inputs as request fields; a uint8 tensor [n, height, width, 3] as a field "image" of that shape; one tensor
+        [-1, k], as networks are logged with, as k of them: x0 ..., or its own name and a number.
 
         Raises RegistryError for another input that has no scalar type or no name.
         """
+        if len(self.inputs) == 1 and len(self.inputs[0].shape) == 2 and self.inputs[0].shape[1] > 0:
+            (tensor,) = self.inputs
+            width = tensor.shape[1]
+            alone = [tensor.name] if tensor.name and width == 1 else []
+            names = alone or [f"{tensor.name or 'x'}{i}" for i in range(width)]
+            return tuple(_field(Column(name, tensor.type)) for name in names)
         return tuple(_field(column) for column in self.inputs)
 
 

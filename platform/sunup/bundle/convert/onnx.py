@@ -5,16 +5,19 @@ from typing import Any
 
 from sunup.bundle.convert.examples import feeds
 from sunup.bundle.convert.trees.model import Converted
-from sunup.bundle.parity import Arrays
+from sunup.bundle.parity import Answer, Arrays
 from sunup.errors import ConversionRefused
 from sunup.execute.onnx import OnnxExecutor
 from sunup.types import PIXELS, SCALARS, Field, Tensor
 
 
 class OnnxModel:
-    """A registered graph. `converted`: how it is served. Raises ConversionRefused when it cannot be."""
+    """A registered graph, or one that a network's library exported. `converted`: how it is served; `original`: who
+    gives the answers it is compared with, if not the graph itself. Raises ConversionRefused when it cannot be served.
+    """
 
-    def __init__(self, proto: Any, columns: Sequence[Field]) -> None:
+    def __init__(self, proto: Any, columns: Sequence[Field], *, note: str = "the registered graph, optimised") -> None:
+        self.original: Answer | None = None
         data = bytes(proto.SerializeToString(deterministic=True))
         try:
             # The runtime's word for "optimised" is that it shall change nothing any more.
@@ -32,10 +35,12 @@ class OnnxModel:
         for tensor in outputs:
             if tensor.dtype not in SCALARS:
                 raise ConversionRefused(f"`{tensor.name}` of this ONNX model is {tensor.dtype}: no reply carries that.")
-        self.converted = Converted(data, inputs, outputs, note="the registered graph, optimised")
+        self.converted = Converted(data, inputs, outputs, note=note)
 
     def answer(self, rows: Arrays) -> Arrays:
         """The outputs for columns of values [n], without any optimisation."""
+        if self.original is not None:
+            return self.original(rows)
         names = [output.name for output in self.converted.outputs]
         return dict(zip(names, self._executor.run(feeds(self.converted.inputs, rows), names), strict=True))
 

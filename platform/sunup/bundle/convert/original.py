@@ -1,6 +1,7 @@
 """The model as it was registered: loaded by MLflow, asked through the library that made it."""
 
 from collections.abc import Callable, Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
 
@@ -34,6 +35,14 @@ EXTRAS: Final[Mapping[str, str]] = {
     "pytorch": "torch",
     "tensorflow": "keras",
     "torch": "torch",
+}
+
+
+NEURAL: Final[Mapping[str, tuple[str, ...]]] = {
+    # flavours of networks, and the packages their extra brings
+    "keras": ("keras", "tensorflow", "tf2onnx"),
+    "pytorch": ("torch", "onnxscript"),
+    "tensorflow": ("keras", "tensorflow", "tf2onnx"),
 }
 
 
@@ -71,7 +80,7 @@ class Original:
 
 def load(folder: Path, flavor: str, columns: Sequence[Field]) -> Original:
     """Load an MLflow model folder. Raises ConversionRefused with the reason."""
-    loader = LOADERS.get(flavor)
+    loader = LOADERS.get(flavor) or _neural(flavor, columns)
     if loader is None:
         if flavor in EXTRAS:
             raise ConversionRefused(
@@ -94,6 +103,8 @@ def load(folder: Path, flavor: str, columns: Sequence[Field]) -> Original:
         raise
     except Exception as error:  # unpickling runs code of the model's author, which may raise anything
         raise ConversionRefused(f"The model cannot be loaded: {type(error).__name__}: {error}") from error
+    if isinstance(model, OnnxModel):
+        return Original(model, columns)
     if flavor != "onnx" and any(column.dtype == PIXELS for column in columns):
         raise ConversionRefused(
             f"A model that takes images is served from a graph; this one is of flavour {flavor}. Log it with "
@@ -109,6 +120,19 @@ def load(folder: Path, flavor: str, columns: Sequence[Field]) -> Original:
     if isinstance(getattr(model, "classes_", None), list) or getattr(model, "n_outputs_", 1) != 1:
         raise ConversionRefused(f"This {type(model).__name__} has several targets. Train and register one model each.")
     return Original(model, columns)
+
+
+def _neural(flavor: str, columns: Sequence[Field]) -> Callable[[str], Any] | None:
+    """The loader of a network's flavour, where its library is installed."""
+    if flavor not in NEURAL or any(find_spec(package) is None for package in NEURAL[flavor]):
+        return None
+    if flavor == "pytorch":
+        from sunup.bundle.convert.neural.torch import load as load_torch  # seconds that other models do not pay
+
+        return lambda folder: load_torch(Path(folder), flavor, columns)
+    from sunup.bundle.convert.neural.keras import load as load_keras  # seconds that other models do not pay
+
+    return lambda folder: load_keras(Path(folder), flavor, columns)
 
 
 def check_requirements(requirements: Sequence[str]) -> None:
