@@ -22,7 +22,6 @@ from typing import Any, Final, NamedTuple, Protocol
 from numpy.typing import NDArray
 
 from sunup.batch.batcher import Batcher, Ran
-from sunup.batch.handled import Handled
 from sunup.batch.plan import slices
 from sunup.batch.respond import joined
 from sunup.batch.retrieve import Ranker
@@ -191,7 +190,8 @@ class Pipeline:
             return self._execute_now(call, rows, timings)
         self._check_deadline(call)
         try:
-            ran = await self._submit(rows, call.deadline)
+            submit = self._batcher.submit if self._handled is None else self._submit_in_time
+            ran = await submit(rows, call.deadline)
         except CallError:
             raise
         except Exception as error:
@@ -200,9 +200,8 @@ class Pipeline:
         timings.execute += ran.took
         return ran.outputs
 
-    async def _submit(self, rows: Sequence[Row], deadline: float) -> Ran:
-        if self._handled is None:
-            return await self._batcher.submit(rows, deadline)
+    async def _submit_in_time(self, rows: Sequence[Row], deadline: float) -> Ran:
+        """The function's own code may never return: its callers are answered all the same."""
         try:
             async with timeout(max(0.0, deadline - self._clock.now()) if deadline != inf else None):
                 return await self._batcher.submit(rows, deadline)
@@ -213,23 +212,15 @@ class Pipeline:
         """One model run, or several for more rows than one run takes."""
         if len(rows) > self._run_rows_max:
             return joined([self._run(rows[part], timings) for part in slices(len(rows), self._run_rows_max)])
-        if self._handled is not None:
-            return self._run_handled(self._handled, rows, timings)
-        started = perf_counter()
-        feeds = self._assembly.feeds(rows)
-        assembled = perf_counter()
-        outputs = self._executor.run(feeds, self._response.outputs)
+        started = assembled = perf_counter()
+        if self._handled is None:
+            feeds = self._assembly.feeds(rows)
+            assembled = perf_counter()
+            outputs = self._executor.run(feeds, self._response.outputs)
+        else:
+            outputs = self._handled(rows)
         timings.batch += assembled - started
         timings.execute += perf_counter() - assembled
-        return self._checked(outputs, rows)
-
-    def _run_handled(self, handled: Handled, rows: Sequence[Row], timings: Timings) -> list[NDArray[Any]]:
-        started = perf_counter()
-        outputs = handled(rows)
-        timings.execute += perf_counter() - started
-        return self._checked(outputs, rows)
-
-    def _checked(self, outputs: list[NDArray[Any]], rows: Sequence[Row]) -> list[NDArray[Any]]:
         for name, output in zip(self._response.outputs, outputs, strict=True):
             if len(output) != len(rows):  # never a wrong answer: rows and outputs would no longer belong together
                 raise ValueError(f"output {name!r} has {len(output)} rows for {len(rows)} rows of input")

@@ -46,7 +46,7 @@ def test_a_model_without_a_signature_has_no_columns(tmp_path: Path) -> None:
     ("kind", "name"), [("datetime", "at"), ("array", "list"), ("any", "x"), ("tensor", ""), ("double", "")]
 )
 def test_an_input_that_is_no_scalar_field_is_named(tmp_path: Path, kind: str, name: str) -> None:
-    spec = ', "tensor-spec": {"dtype": "float64", "shape": [-1, 4]}' if kind == "tensor" else ""
+    spec = ', "tensor-spec": {"dtype": "float64", "shape": [-1, 4, 4]}' if kind == "tensor" else ""
     text = f'flavors: {{sklearn: {{}}}}\nsignature:\n  inputs: \'[{{"type": "{kind}", "name": "{name}"{spec}}}]\'\n'
     found = read(model(tmp_path, text))
     with pytest.raises(RegistryError, match=name or "unnamed"):

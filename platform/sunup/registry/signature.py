@@ -56,8 +56,8 @@ class Signature:
     example: Path | None
 
     def fields(self) -> tuple[Field, ...]:
-        """The inputs as request fields; a uint8 tensor [n, height, width, 3] as a field "image" of that shape; one tensor
-        [-1, k], as networks are logged with, as k of them: x0 ..., or its own name and a number.
+        """The inputs as request fields; a uint8 tensor [n, height, width, 3] as a field "image" of that shape; one
+        tensor [-1, k], as networks are logged with, as k of them: x0 ..., or its own name and a number.
 
         Raises RegistryError for another input that has no scalar type or no name.
         """
