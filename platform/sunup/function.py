@@ -143,7 +143,7 @@ def load(bundle: Path, *, settings: Mapping[str, str], prove: bool, cost: Cost |
     """
     started = perf_counter()
     manifest = verify(bundle) if prove else check(bundle)
-    executor = _open_model(bundle / MODEL)
+    executor = _open_model(bundle / MODEL, layout=manifest.image is not None)
     lookup = _open_lookup(bundle / FEATURES, manifest, settings)
     fields = manifest.rows + (lookup.columns if lookup else ())
     handled = _open_handler(bundle / HANDLER, manifest, executor, fields)
@@ -172,9 +172,9 @@ def load(bundle: Path, *, settings: Mapping[str, str], prove: bool, cost: Cost |
     )
 
 
-def _open_model(path: Path) -> Executor:
+def _open_model(path: Path, *, layout: bool) -> Executor:
     try:
-        return OnnxExecutor(path, optimised=True)
+        return OnnxExecutor(path, optimised=True, layout=layout)
     except Exception as error:  # the runtime has no exception class of its own to catch
         raise BundleDamaged(f"{path} cannot be loaded by ONNX Runtime {runtime()}: {error}") from error
 

@@ -11,6 +11,8 @@ STATE = ".sunup"
 EMBEDDED_LOG = "log.db"
 STREAM_BROKER = "stream_broker"  # the setting of a revision that says where its topics are: host:port,... or EMBEDDED
 EMBEDDED = "embedded"
+TAKES = "takes"  # the setting of a revision whose workers need more than others: PICTURES
+PICTURES = "pictures"
 
 
 @dataclass(frozen=True, slots=True)

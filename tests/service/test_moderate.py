@@ -1,18 +1,12 @@
 """The function that looks at pictures: trained, registered, deployed, and called in every protocol and through a topic;
 each answer is what the registered graph says of the picture as the documentation turns it into a tensor."""
 
-import http.client
 import json
-import os
-import shutil
 import subprocess
 import sys
 import time
 import warnings
-from base64 import b64encode
-from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -20,103 +14,31 @@ from urllib.parse import urlsplit
 import numpy as np
 import pytest
 from PIL import Image
-from tests.engine_fixture import Answer, Engine, until
 from tests.fraud_fixture import ROOT
+from tests.moderate_fixture import CLOSE, Served, in_base64
 from tests.pictures import encoded
-from tests.service.test_cli import platform
-from tests.topics import EmbeddedTopics, KafkaTopics, Topics, sources
 
 from functions.moderate.pictures import LABELS, Studio
 from functions.moderate.train import HELDOUT
-from sunup.bundle.declare.file import read as read_spec
-from sunup.types import ImageSpec
-from sunup.wire.image.pixels import pixels
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # of importing the clients, MLflow and what they import: theirs
-    import mlflow.onnx
-    import onnxruntime
     import pandas as pd
     import tritonclient.http as triton  # type: ignore[import-untyped, unused-ignore]
     from mlflow.pyfunc.scoring_server.client import ScoringServerClient
     from tritonclient.utils import InferenceServerException  # type: ignore[import-untyped, unused-ignore]
 
-TRAINING = ("--pictures", "1500", "--epochs", "3")  # a few seconds; what it is worth is tested elsewhere
-NAMES = ("pictures", "moderate-scores", "moderate-dead")
-CLOSE = 1e-6
-
-pytestmark = pytest.mark.timeout(600)
+pytestmark = pytest.mark.timeout(600)  # the first test waits for a training
 
 
-@dataclass(frozen=True)
-class Served:
-    """The engine, what the training printed, and the registered graph to compare with."""
-
-    engine: Engine
-    printed: str
-    session: Any
-    image: ImageSpec
-
-    def expected(self, picture: bytes) -> dict[str, Any]:
-        """The answer, by hand."""
-        tensor = pixels(picture, self.image)[None]
-        scores = self.session.run(["probability"], {"image": tensor})[0][0].astype(float)
-        return {**dict(zip(LABELS, scores, strict=True)), "decision": "allow" if scores[0] > 0.5 else "review"}
-
-    def check(self, answers: Sequence[Any], pictures: Sequence[bytes]) -> None:
-        assert len(answers) == len(pictures)
-        for answer, picture in zip(answers, pictures, strict=True):
-            wanted = self.expected(picture)
-            assert answer["decision"] == wanted["decision"]
-            assert [answer[label] for label in LABELS] == pytest.approx([wanted[label] for label in LABELS], abs=CLOSE)
-
-    def post(self, body: bytes, kind: str = "image/jpeg", target: str = "/functions/moderate") -> Answer:
-        connection = http.client.HTTPConnection("127.0.0.1", self.engine.port, timeout=20)
-        connection.request("POST", target, body, {"content-type": kind})
-        response = connection.getresponse()
-        answer = Answer(response.status, dict(response.getheaders()), response.read())
-        connection.close()
-        return answer
+@pytest.fixture
+def served(moderate: Served) -> Served:
+    return moderate
 
 
-def train(root: Path, *arguments: str) -> str:
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_")}
-    environment["OPENBLAS_NUM_THREADS"] = "1"  # several only wait for each other where others use the cores, too
-    command = [sys.executable, "-m", "functions.moderate.train", *arguments]
-    ran = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, check=False)
-    assert ran.returncode == 0, ran.stderr
-    return ran.stdout
-
-
-@pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    root = tmp_path_factory.mktemp("moderate") / "p"
-    shutil.copytree(ROOT / "functions" / "moderate", root / "functions" / "moderate")
-    declared = root / "functions" / "moderate" / "function.toml"
-    declared.write_text(declared.read_text().replace('idle = "30s"', 'idle = "2s"'))
-    printed = train(root, *TRAINING)
-    engine = Engine(root)
-    engine.up()
-    platform(root, "deploy", "moderate", "--json", KAFKA_BOOTSTRAP="").json  # noqa: B018  # fails if it failed
-    (folder,) = {path.parent for path in engine.project.artifacts.rglob("MLmodel")}
-    graph = mlflow.onnx.load_model(str(folder)).SerializeToString()
-    image = read_spec(declared).image
-    assert image is not None
-    yield Served(engine, printed, onnxruntime.InferenceSession(graph), image)
-    platform(root, "down")
-
-
-@pytest.fixture(scope="module")
-def pictures() -> list[bytes]:
-    """A held-out picture of each kind and format, some of them large."""
-    studio = Studio("heldout", seed=1)
-    made = [studio.picture(label, size) for size in (64, 700) for label in LABELS]
-    formats = ("JPEG", "PNG", "WEBP")
-    return [encoded(picture, formats[at % 3], quality=90) for at, picture in enumerate(made)]
-
-
-def in_base64(picture: bytes) -> str:
-    return b64encode(picture).decode()
+@pytest.fixture
+def pictures(moderate_pictures: list[bytes]) -> list[bytes]:
+    return moderate_pictures
 
 
 # --- calls ------------------------------------------------------------------------------------------------------------
@@ -278,46 +200,6 @@ def test_held_out_pictures_are_made_of_other_pixels_and_digits() -> None:
     assert np.array_equal(again.images, other.images), "the same seed gives the same pictures"
     assert HELDOUT % len(LABELS) == 0
     assert np.bincount(again.labels).tolist() == [20, 20, 20]
-
-
-# --- topics -----------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture(params=["embedded", "kafka"])
-def topics(request: pytest.FixtureRequest, served: Served) -> Topics:
-    """The function's topics, empty."""
-    root, environment = served.engine.project.root, {"KAFKA_BOOTSTRAP": ""}
-    made: Topics = EmbeddedTopics(served.engine.project.embedded_log)
-    if request.param == "kafka":
-        made = KafkaTopics(request.getfixturevalue("kafka"))
-        environment["KAFKA_BOOTSTRAP"] = made.broker
-        for name in NAMES:
-            made.create(name)
-    assert platform(root, "deploy", "moderate", "--json", **environment).json["stream"] == made.broker
-    return made
-
-
-def test_a_topic_of_pictures(served: Served, topics: Topics, pictures: list[bytes]) -> None:
-    kinds = ("image/jpeg", "image/png", "image/webp")
-    entries: list[Any] = [
-        (str(at).encode(), picture, [("content-type", kinds[at % 3].encode())] if at % 2 else [])
-        for at, picture in enumerate(pictures * 4)
-    ]
-    bad: list[Any] = [
-        (b"bad", pictures[0][:-300], []),
-        (b"bad", b"hello", []),
-        (b"bad", pictures[0], [("content-type", b"image/png")]),
-        (b"bad", b"\xff\xd8\xff" + bytes(900_000), []),
-    ]
-    topics.send("pictures", [*entries, *bad])
-    until(lambda: len(topics.read("moderate-scores")) >= len(entries), "every picture to be scored", 60)
-    until(lambda: len(topics.read("moderate-dead")) >= len(bad), "every bad one to be set aside", 60)
-    sent = {f"{r.topic}-{r.partition}-{r.offset}": r.value or b"" for r in topics.read("pictures")}
-    outputs = topics.read("moderate-scores")
-    served.check([json.loads(r.value or b"") for r in outputs], [sent[id] for id in sources(outputs)])
-    assert len(set(sources(outputs))) == len(entries)
-    codes = sorted(dict(r.headers)["sunup_error_code"].decode() for r in topics.read("moderate-dead"))
-    assert codes == ["image_type_mismatch", "invalid_image", "invalid_image", "unknown_image"]
 
 
 def _plain(value: Any) -> Any:

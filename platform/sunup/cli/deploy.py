@@ -17,7 +17,7 @@ from sunup.cli.engine import ensure, running
 from sunup.cli.streams import broker_settings
 from sunup.cli.terminal import Stages, accepting, options, show_json, show_note, stages
 from sunup.errors import UsageError
-from sunup.settings import STREAM_BROKER, Project
+from sunup.settings import PICTURES, STREAM_BROKER, TAKES, Project
 
 FEATURES_URL = "FEATURES_URL"  # where workers read features, instead of what the feature repository says
 
@@ -48,7 +48,7 @@ def deploy(what: str, accept: float, no_start: bool, as_json: bool, project: Pro
         result = engine.deploy(
             built["function"],
             built["digest"],
-            settings=built["settings"] | broker,
+            settings=built["settings"] | broker | ({TAKES: PICTURES} if manifest.image else {}),
             on_event=lambda event: _show_engine(shown, event),
         )
         shown.stop()

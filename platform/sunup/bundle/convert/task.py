@@ -68,7 +68,7 @@ def _convert(original: Original, columns: Sequence[Field], real: Arrays) -> Conv
         try:
             converted = way()
             model = optimise(converted.model)
-            executor = OnnxExecutor(model, optimised=True)
+            executor = OnnxExecutor(model, optimised=True, layout=takes_image(columns))  # as a worker will
             trial = {name: array[:1] for name, array in (real if count(real) else invent(columns, None)).items()}
             executor.run(feeds(converted.inputs, trial), [output.name for output in converted.outputs])
         except (ConversionRefused, MemoryError):
