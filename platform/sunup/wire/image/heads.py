@@ -101,13 +101,14 @@ def broken(format: str, why: str) -> BadRequest:
 
 def _jpeg(data: bytes) -> Head:
     size: tuple[int, int] | None = None
-    orientation, kept = 1, [data[:2]]
+    orientation, kept, components = 1, [data[:2]], 0
     for marker, start, end in _segments(data):
         if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):  # a start of frame
             precision, height, width = struct.unpack_from(">BHH", data, start + 4)
             if precision != 8:
                 raise broken("JPEG", f"it has {precision} bits per sample; 8 are read")
             size = (width, height)
+            components = 0 if marker > 0xC1 else data[start + 9]  # 0: progressive
         if marker == 0xE1 and data[start + 4 : start + 10] == b"Exif\0\0":
             orientation = orientation_of(data[start + 10 : end])
         if marker == 0xDA:
@@ -118,8 +119,9 @@ def _jpeg(data: bytes) -> Head:
         raise broken("JPEG", "it ends too early")
     if size is None:
         raise broken("JPEG", "its size is missing")
-    # Every scan passes over all pixels, and a scan may be a few bytes long.
-    if data.count(b"\xff\xda", start) > IMAGE_SCANS_MAX:
+    # Every scan passes over all pixels, and a scan may be a few bytes long. A decoder reads no second one where the
+    # first has all components and is not progressive.
+    if data[start + 4] != components and data.count(b"\xff\xda", start) > IMAGE_SCANS_MAX:
         raise broken("JPEG", f"it has more than {IMAGE_SCANS_MAX} scans")
     kept.append(data[start:])
     return Head("JPEG", *size, orientation, b"".join(kept))
