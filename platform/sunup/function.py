@@ -211,7 +211,7 @@ def _open_retrieval(bundle: Path, manifest: Manifest, *, prove: bool) -> Retriev
     if manifest.rank is None or manifest.rank.retrieval is None:
         return None
     declared = manifest.rank.retrieval
-    executor = _open_model(bundle / RETRIEVE)
+    executor = _open_model(bundle / RETRIEVE, layout=False)
     if prove:
         warmup = read_warmup(bundle / RETRIEVE_WARMUP)
         compare(_run_first(executor, warmup, tuple(warmup.expected))[0], warmup.expected, manifest.tolerance)
