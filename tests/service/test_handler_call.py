@@ -10,6 +10,8 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 from tests.handler_fixture import BOTH, FRAME, LABELS, REQUEST, Place, answers, model, packager, place, wheels
 
+from sunup.bundle.declare.file import parse
+from sunup.bundle.declare.fit import fit
 from sunup.bundle.environment.uv import uv
 from sunup.bundle.handler.packages import worker_packages
 from sunup.bundle.manifest import Manifest
@@ -196,3 +198,9 @@ def test_a_handler_that_never_returns_does_not_hold_its_caller(place: Place) -> 
     (late,), _, _, _ = answers(path, dict.fromkeys(FRAME, 4.0), seconds=0.5)
     assert late[:2] == [503, "deadline_exceeded"]
     assert monotonic() - began < 20
+
+
+def test_a_handler_does_not_go_with_images() -> None:
+    spec = parse('[request]\npicture = "bytes"\n[image]\nsize = [8, 8]', source="f", name="look")
+    with pytest.raises(UsageError, match="takes images, and a handler"):
+        fit(spec, (), (), ("preprocess",))

@@ -20,6 +20,10 @@ def fit(spec: Spec, columns: Sequence[Field], features: Sequence[Field], hooks: 
     gives. Raises UsageError: one paragraph naming what is missing, ambiguous or of another type, with the closest
     names.
     """
+    if hooks and spec.image is not None:
+        raise UsageError(
+            f"The function {spec.name} takes images, and a handler.py works on columns. Leave one of them out."
+        )
     columns = as_sent(spec, columns)
     if not spec.request:
         given = {feature.name for feature in features}
