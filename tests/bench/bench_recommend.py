@@ -9,6 +9,7 @@ measured is how long one caller waits, seen from the client. Each round is the m
 import argparse
 import http.client
 import json
+import os
 import statistics
 import sys
 import tempfile
@@ -38,7 +39,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--calls", type=int, default=60)
     options = parser.parse_args()
-    report = harness.Report("recommend")
+    report = harness.Report("recommend", facts={"load": os.getloadavg()})  # one caller's wait is mostly its turn
     with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
         root = checkout(Path(name) / "p")
         training(root)

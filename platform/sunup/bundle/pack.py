@@ -15,8 +15,7 @@ from sunup.bundle.declare.fit import fit, response_fields
 from sunup.bundle.declare.image import as_taken
 from sunup.bundle.declare.ranking import ranked
 from sunup.bundle.declare.spec import Spec
-from sunup.bundle.environment.pins import differing
-from sunup.bundle.environment.solve import environment, environments
+from sunup.bundle.environment.conversion import convert
 from sunup.bundle.evidence import PARITY
 from sunup.bundle.handler.packages import worker_packages
 from sunup.bundle.handler.source import Source
@@ -84,7 +83,7 @@ def pack(
     if (digest := store.recall(key)) is not None:
         return digest
     with store.stage() as staged:
-        result = _convert(packager, _job(staged, spec, model, rows, accept_difference), on_stage)
+        result = convert(packager, _job(staged, spec, model, rows, accept_difference), on_stage)
         asked = _add_retrieval(staged, spec, retrieval, packager, on_stage)
         started = time.perf_counter()
         if features_json is not None:
@@ -127,20 +126,6 @@ def _job(staged: Path, spec: Spec, model: SourceModel, rows: Path | None, accept
         accept=accept,
         trusted=spec.trusted,
     )
-
-
-def _convert(packager: Packager, job: Job, on_stage: OnStage) -> Result:
-    """Convert here, or in an environment with the versions the model was made with."""
-    pins = differing(job.requirements)
-    if not pins:
-        return packager.convert(job, on_stage)
-    started = time.perf_counter()
-    other = packager.elsewhere(environment(job.requirements, pins, environments()))
-    on_stage("environment", time.perf_counter() - started)
-    try:
-        return other.convert(job, on_stage)
-    finally:
-        other.close()
 
 
 def _add_retrieval(

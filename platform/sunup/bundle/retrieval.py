@@ -6,6 +6,7 @@ from typing import Final
 
 from sunup.bundle.declare.ranking import retrieval_of
 from sunup.bundle.declare.spec import Spec
+from sunup.bundle.environment.conversion import convert
 from sunup.bundle.evidence import PARITY
 from sunup.bundle.job import MODEL, WARMUP, Job
 from sunup.bundle.manifest import Model, Retrieval
@@ -41,7 +42,7 @@ def add_retrieval(
         tolerance=spec.tolerance,
         out=str(out.resolve()),
     )
-    result = packager.convert(job, lambda _, seconds: on_stage("retrieval", seconds))
+    result = convert(packager, job, lambda _, seconds: on_stage("retrieval", seconds))
     for made, kept in RETRIEVAL_FILES.items():
         (out / made).rename(staged / kept)
     out.rmdir()
