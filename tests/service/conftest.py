@@ -1,6 +1,18 @@
 """Fixtures shared by this folder."""
 
+import sys
+from collections.abc import Iterator
+
+import pytest
 from tests.moderate_fixture import moderate, moderate_pictures
 from tests.redis_fixture import redis_server, redis_url
 
 __all__ = ["moderate", "moderate_pictures", "redis_server", "redis_url"]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def registry_forgotten() -> Iterator[None]:
+    """MLflow writes the registry it is to use into the environment, where the next module would find it."""
+    yield
+    if mlflow := sys.modules.get("mlflow"):
+        mlflow.set_tracking_uri(None)
