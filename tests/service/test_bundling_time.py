@@ -2,6 +2,7 @@
 
 import time
 
+import pytest
 from tests.fraud_fixture import Trained
 from tests.service.test_cli import platform
 
@@ -10,6 +11,8 @@ from sunup.bundle.store import Store
 # The promises are 5 s and 1 s on a quiet machine; one that is busy with other tests gets three times that.
 CONVERTED_SECONDS = 3 * 5.0
 UNCHANGED_SECONDS = 3 * 1.0
+
+pytestmark = pytest.mark.timeout(900)  # waits for a whole training
 
 
 def test_bundling_is_quick_when_the_packager_is_warm(trained: Trained) -> None:

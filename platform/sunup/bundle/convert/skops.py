@@ -14,6 +14,7 @@ from mlflow.models import Model
 from sunup.errors import ConversionRefused
 
 LIBRARIES: Final = ("catboost.", "lightgbm.", "sklearn.", "xgboost.")  # whose models these are; they are installed here
+BOOSTER: Final = "lightgbm.basic.Booster"
 PLAIN: Final = ("collections.OrderedDict", "numpy.dtype")  # containers of theirs that do nothing
 
 
@@ -23,7 +24,8 @@ def check_types(folder: Path, flavor: str, trusted: Sequence[str]) -> tuple[str,
     Raises ConversionRefused naming those that are neither of the libraries models come from nor in `trusted`.
     """
     options: dict[str, Any] = Model.load(str(folder)).flavors.get(flavor, {})
-    if options.get("serialization_format") != "skops":
+    # A plain Booster is LightGBM's own text, whatever MLflow notes beside it.
+    if options.get("serialization_format") != "skops" or options.get("model_class") == BOOSTER:
         return ()
     file = folder / str(options.get("pickled_model") or options.get("data"))
     try:
