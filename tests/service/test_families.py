@@ -3,7 +3,6 @@
 `python -m tests.service.test_families` writes the table in platform/docs/models.md again.
 """
 
-import asyncio
 import json
 import logging
 import re
@@ -27,8 +26,6 @@ from sunup.bundle.packager import Packager
 from sunup.bundle.store import Store
 from sunup.cli.compose import build
 from sunup.errors import ConversionRefused, ParityFailed
-from sunup.function import load
-from sunup.pipeline import Pipeline
 from sunup.registry.mlflow import use
 from sunup.settings import Project
 
@@ -91,19 +88,14 @@ class Registry:
             answers = mlflow.pyfunc.load_model(f"models:/{registered(name)}/1").predict(rows)
         return np.asarray(answers).reshape(len(rows), -1)
 
-    def served(self, digest: str, rows: pd.DataFrame) -> list[dict[str, Any]]:
-        """What the bundle answers, through a function loaded as a worker loads it."""
-        function = load(Store(self.project.bundles).open(digest), settings={}, prove=True)
-        codec = function.record_codec(1)
-
-        async def answer() -> bytes:
-            pipeline = Pipeline(function)
-            reply = await pipeline.answer(codec.decode(body_of(rows), id="a", deadline=1e18))
-            await pipeline.aclose()
-            await function.aclose()
-            return codec.encode(reply)
-
-        predictions: list[dict[str, Any]] = json.loads(asyncio.run(answer()))["predictions"]
+    def served(self, name: str, digest: str, rows: pd.DataFrame) -> list[dict[str, Any]]:
+        """What the deployed bundle answers over HTTP."""
+        function = registered(name)
+        self.engine.deploy(function, digest, settings={}, on_event=lambda _: None)
+        answer = self.engine.ask("POST", f"/functions/{function}", body_of(rows))
+        self.engine.remove(function)
+        assert answer.status == 200, answer
+        predictions: list[dict[str, Any]] = answer.json["predictions"]
         return predictions
 
     def close(self) -> None:
@@ -156,7 +148,9 @@ def check(served: list[dict[str, Any]], original: Any) -> None:
 @pytest.fixture(scope="module")
 def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Registry]:
     registry = Registry(tmp_path_factory.mktemp("families") / "p")
+    registry.engine.up()
     yield registry
+    registry.engine.down()
     registry.close()
 
 
@@ -177,23 +171,7 @@ def test_the_served_answer_is_mlflows(registry: Registry, outcomes: Mapping[str,
         assert "failed unexpectedly" not in outcomes[name].reason
         return
     rows = rows_of(registry.tables[CASES[name].table])
-    check(registry.served(outcomes[name].digest, rows), registry.original(name, rows))
-
-
-def test_some_of_them_over_http(registry: Registry, outcomes: Mapping[str, Outcome]) -> None:
-    names = ["LogisticRegression, words", "OneHotEncoder", "XGBClassifier, categories", "IsolationForest", "SVR"]
-    engine = registry.engine
-    engine.up()
-    try:
-        for name in names:
-            function = registered(name)
-            engine.deploy(function, outcomes[name].digest, settings={}, on_event=lambda _: None)
-            rows = rows_of(registry.tables[CASES[name].table])
-            answer = engine.ask("POST", f"/functions/{function}", body_of(rows))
-            assert answer.status == 200, answer
-            check(answer.json["predictions"], registry.original(name, rows))
-    finally:
-        engine.down()
+    check(registry.served(name, outcomes[name].digest, rows), registry.original(name, rows))
 
 
 def test_another_process_makes_the_same_bundles(registry: Registry, outcomes: Mapping[str, Outcome]) -> None:
