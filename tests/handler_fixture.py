@@ -6,7 +6,7 @@ import json
 import subprocess
 import sys
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,14 +41,6 @@ def postprocess(rows, outputs):
     sure = outputs["probability"].max(axis=1)
     return {"sure": sure, "word": rows["word"], "label": outputs["label"], "pair": outputs["probability"]}
 """
-
-
-@pytest.fixture(scope="module")
-def packager(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Packager]:
-    packager = Packager(tmp_path_factory.mktemp("packager") / "packager.log")
-    packager.start()
-    yield packager
-    packager.close()
 
 
 @pytest.fixture(scope="module")

@@ -7,6 +7,8 @@ import pytest
 from tests.moderate_fixture import moderate, moderate_pictures
 from tests.redis_fixture import redis_server, redis_url
 
+from sunup.bundle.packager import Packager
+
 __all__ = ["moderate", "moderate_pictures", "redis_server", "redis_url"]
 
 
@@ -16,3 +18,12 @@ def registry_forgotten() -> Iterator[None]:
     yield
     if mlflow := sys.modules.get("mlflow"):
         mlflow.set_tracking_uri(None)
+
+
+@pytest.fixture(scope="module")
+def packager(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Packager]:
+    """A packager that imports its libraries once for all tests of a module."""
+    packager = Packager(tmp_path_factory.mktemp("packager") / "packager.log")
+    packager.start()
+    yield packager
+    packager.close()

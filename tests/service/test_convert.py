@@ -1,7 +1,6 @@
 """From an MLflow model folder to a bundle in the store, through the packager's real child."""
 
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -37,14 +36,6 @@ service = "fraud"
 [response]
 s = "probability:1"
 """
-
-
-@pytest.fixture(scope="module")
-def packager(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Packager]:
-    packager = Packager(tmp_path_factory.mktemp("packager") / "packager.log")
-    packager.start()
-    yield packager
-    packager.close()
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ from time import monotonic
 
 import pytest
 from sklearn.linear_model import LogisticRegression
-from tests.handler_fixture import BOTH, FRAME, LABELS, REQUEST, Place, answers, model, packager, place, wheels
+from tests.handler_fixture import BOTH, FRAME, LABELS, REQUEST, Place, answers, model, place, wheels
 
 from sunup.bundle.declare.file import parse
 from sunup.bundle.declare.fit import fit
@@ -18,7 +18,7 @@ from sunup.bundle.manifest import Manifest
 from sunup.bundle.store import Store, check, read_manifest, verify
 from sunup.errors import BundleDamaged, ConversionRefused, UsageError
 
-__all__ = ["model", "packager", "place", "wheels"]
+__all__ = ["model", "place", "wheels"]
 
 # MLflow warns about its own type hints when it is imported.
 pytestmark = pytest.mark.filterwarnings("ignore:.*Any type hint is inferred as AnyType:UserWarning")

@@ -7,7 +7,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,14 +27,6 @@ from sunup.errors import ConversionRefused
 pytestmark = pytest.mark.filterwarnings("ignore:.*Any type hint is inferred as AnyType:UserWarning")
 
 FRAME, LABELS = table(columns=30, classes=2)
-
-
-@pytest.fixture(scope="module")
-def packager(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Packager]:
-    packager = Packager(tmp_path_factory.mktemp("packager") / "packager.log")
-    packager.start()
-    yield packager
-    packager.close()
 
 
 @pytest.fixture(scope="module")

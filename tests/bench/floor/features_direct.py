@@ -6,7 +6,6 @@ reconnecting and no other value type.
 """
 
 import asyncio
-import gc
 import struct
 import sys
 import time
@@ -19,9 +18,9 @@ import mmh3
 import msgspec
 import numpy as np
 import onnxruntime as ort
-import uvicorn
 import uvloop
 from tests.bench.feature_data import PROJECT, TTL_S, VIEWS
+from tests.bench.floor.serving import serve
 from tests.bench.floor.session import open_session
 from uvicorn._types import ASGIReceiveCallable, ASGISendCallable, Scope
 
@@ -119,21 +118,14 @@ class App:
         await send({"type": "http.response.body", "body": answer, "more_body": False})
 
 
-async def serve(model: str, url: str, port: int) -> None:
+async def run(model: str, url: str, port: int) -> None:
     app, address = App(model), urlsplit(url)
     _, app.redis = await asyncio.get_running_loop().create_connection(
         Redis, address.hostname or "localhost", address.port or 6379
     )
-    config = uvicorn.Config(
-        app, port=port, http="httptools", loop="none", lifespan="off",
-        access_log=False, log_level="error", date_header=False, server_header=False,
-    )  # fmt: skip
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(50_000, 20, 100)
-    await uvicorn.Server(config).serve()
+    await serve(app, port)
 
 
 if __name__ == "__main__":
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(serve(sys.argv[1], sys.argv[2], int(sys.argv[3])))
+        runner.run(run(sys.argv[1], sys.argv[2], int(sys.argv[3])))

@@ -5,16 +5,15 @@ Arguments: MODEL PORT.
 """
 
 import asyncio
-import gc
 import sys
 from io import BytesIO
 
 import msgspec
 import numpy as np
 import onnxruntime as ort
-import uvicorn
 import uvloop
 from PIL import Image
+from tests.bench.floor.serving import serve
 from tests.bench.floor.session import open_session
 from uvicorn._types import ASGIReceiveCallable, ASGISendCallable, Scope
 
@@ -55,15 +54,8 @@ class App:
 
 
 def main() -> None:
-    config = uvicorn.Config(
-        App(sys.argv[1]), port=int(sys.argv[2]), http="httptools", loop="none", lifespan="off",
-        access_log=False, log_level="error", date_header=False, server_header=False,
-    )  # fmt: skip
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(50_000, 20, 100)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(uvicorn.Server(config).serve())
+        runner.run(serve(App(sys.argv[1]), int(sys.argv[2])))
 
 
 if __name__ == "__main__":
