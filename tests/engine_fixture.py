@@ -4,7 +4,7 @@ import http.client
 import json
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,8 @@ from tests.ports import free_port
 
 from sunup.bundle.manifest import FORMAT, Limits, Manifest, Model, Scale, StreamSpec
 from sunup.bundle.store import Store, digest_file
-from sunup.engine.local.client import LocalEngine
+from sunup.engine.access import Rules
+from sunup.engine.local.client import EVERYBODY_HERE, LocalEngine
 from sunup.settings import STREAM_BROKER, Project
 from sunup.types import Field, ResponseField, Tensor
 
@@ -52,8 +53,8 @@ class Engine(LocalEngine):
         self.metrics_port = free_port()
         super().__init__(self.project)
 
-    def up(self) -> dict[str, Any]:
-        return self.start("127.0.0.1", self.port, self.metrics_port)
+    def up(self, rules: Rules = EVERYBODY_HERE, host: str = "127.0.0.1") -> dict[str, Any]:
+        return self.start(host, self.port, self.metrics_port, rules)
 
     def bundle(
         self,
@@ -108,12 +109,18 @@ class Engine(LocalEngine):
         return self.ask("POST", f"/functions/{name}", json.dumps({"x": x}).encode(), connection)
 
     def ask(
-        self, method: str, target: str, body: bytes = b"", connection: http.client.HTTPConnection | None = None
+        self,
+        method: str,
+        target: str,
+        body: bytes = b"",
+        connection: http.client.HTTPConnection | None = None,
+        headers: Mapping[str, str] | None = None,
     ) -> "Answer":
         """One request, on a connection of its own unless one is given."""
         used = connection or self.open()
+        kind = {"content-type": "application/json"} if body else {}
         try:
-            used.request(method, target, body or None, {"content-type": "application/json"} if body else {})
+            used.request(method, target, body or None, {**kind, **(headers or {})})
             response = used.getresponse()
             return Answer(response.status, dict(response.getheaders()), response.read())
         finally:

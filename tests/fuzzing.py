@@ -70,7 +70,7 @@ class Client:
         """Status and body of one POST."""
         if self._sock is None:
             self._sock = socket.create_connection(("127.0.0.1", self._port), timeout=SECONDS_MAX)
-        head = f"POST {target} HTTP/1.1\r\nhost: a\r\n{headers}content-length: {len(body)}\r\n\r\n"
+        head = f"POST {target} HTTP/1.1\r\nhost: localhost\r\n{headers}content-length: {len(body)}\r\n\r\n"
         self._sock.sendall(head.encode() + body)
         data = b""
         while (end := data.find(b"\r\n\r\n")) < 0:

@@ -29,9 +29,8 @@ TOP_LEVEL: Final = {
 
 # --- Who may import whom: ARCHITECTURE.md, section 3 ----------------------------------------------------------------
 VOCABULARY: Final = {"sunup", "types", "errors", "limits", "clock", "settings"}
-PARTS: Final = {"wire", "lookup", "batch", "execute", "bundle", "registry", "scale", "link", "stream"}
-SERVING: Final = VOCABULARY | {"wire", "lookup", "batch", "execute", "bundle", "link"}
-SERVING.update(("pipeline", "function", "rehearsal"))
+PARTS: Final = {"access", "wire", "lookup", "batch", "execute", "bundle", "registry", "scale", "link", "stream"}
+SERVING: Final = VOCABULARY | PARTS - {"registry", "scale", "stream"} | {"pipeline", "function", "rehearsal"}
 MAY_IMPORT: Final = {
     **dict.fromkeys(VOCABULARY, VOCABULARY),
     **{name: VOCABULARY | {name} for name in PARTS},
@@ -39,7 +38,7 @@ MAY_IMPORT: Final = {
     "function": SERVING,
     "rehearsal": SERVING,
     "serve": SERVING | {"serve", "stream"},
-    "engine": VOCABULARY | {"link", "bundle", "scale", "engine"},
+    "engine": VOCABULARY | {"access", "link", "bundle", "scale", "engine"},
 }
 MAY_ALSO_IMPORT: Final = {
     "sunup.bundle.convert": {"execute"},  # the packager's child proves a model with the executor that will serve it

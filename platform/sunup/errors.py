@@ -38,6 +38,20 @@ class BadRequest(CallError):
         self.code = code
 
 
+class Unauthorized(CallError):
+    """No key was given, or none that is known."""
+
+    status = 401
+    code = "unauthorized"
+
+
+class Forbidden(CallError):
+    """The key does not cover what was asked for."""
+
+    status = 403
+    code = "forbidden"
+
+
 class UnknownFunction(CallError):
     """No such function, version or route."""
 
@@ -71,6 +85,13 @@ class UnsupportedMedia(CallError):
 
     status = 415
     code = "unsupported_media_type"
+
+
+class Misdirected(CallError):
+    """The request is addressed to a host this server is not."""
+
+    status = 421
+    code = "wrong_host"
 
 
 class HeadTooLarge(CallError):
@@ -119,12 +140,15 @@ class FeaturesMissing(Unavailable):
     code = "features_missing"
 
 
+_MLFLOW_CODES = {401: "UNAUTHENTICATED", 403: "PERMISSION_DENIED", 404: "RESOURCE_DOES_NOT_EXIST"}
+
+
 def mlflow_code(status: int) -> str:
     """The `error_code` that MLflow's scoring server gives for an HTTP status (mlflow.protos.databricks_pb2)."""
     if status == 503:
         return "TEMPORARILY_UNAVAILABLE"
-    if status == 404:
-        return "RESOURCE_DOES_NOT_EXIST"
+    if status in _MLFLOW_CODES:
+        return _MLFLOW_CODES[status]
     return "INTERNAL_ERROR" if status >= 500 else "BAD_REQUEST"
 
 

@@ -14,6 +14,9 @@ LINGER_SECONDS_MAX: Final = 1.0  # s a refused client has to read the refusal be
 PIPELINED_MAX: Final = 16  # requests of one connection waiting behind the one in progress before reading pauses
 GZIP_REPLY_BYTES_MIN: Final = 16 * 1024  # bytes; smaller replies are not compressed: they fit in a few packets
 
+KEYS_BYTES_MAX: Final = 96 * 1024  # bytes of a key file, some 500 keys; as digests they fit one link message
+KEYS_LOOK_SECONDS: Final = 0.5  # s between looks at whether the key file changed
+
 # --- Functions (defaults of function.toml) --------------------------------------------------------------------------
 BODY_BYTES_DEFAULT: Final = 1024 * 1024  # bytes; [limits] body_max
 TIMEOUT_SECONDS_DEFAULT: Final = 2.0  # s; [limits] timeout: a caller that waits longer has usually gone

@@ -13,6 +13,7 @@ STREAM_BROKER = "stream_broker"  # the setting of a revision that says where its
 EMBEDDED = "embedded"
 TAKES = "takes"  # the setting of a revision whose workers need more than others: PICTURES
 PICTURES = "pictures"
+API_KEY = "SUNUP_API_KEY"  # environment variable: the key `platform call` sends; no process of an engine gets it
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +46,16 @@ class Project:
     def embedded_log(self) -> Path:
         """The topics of functions whose stream says `embedded`: one SQLite file."""
         return self.state / EMBEDDED_LOG
+
+    @property
+    def keys(self) -> Path:
+        """The key file of `platform keys`, where no other one is named."""
+        return self.state / "keys.jsonl"
+
+    @property
+    def rules(self) -> Path:
+        """What the last `platform up` said about who may call, for engines that other commands start."""
+        return self.state / "rules.json"
 
     @property
     def run(self) -> Path:

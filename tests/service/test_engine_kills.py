@@ -98,7 +98,7 @@ def test_a_request_that_had_reached_the_killed_worker_gets_503(engine: Engine) -
     engine.serve("times", 2.0)
     with socket.create_connection(("127.0.0.1", engine.port)) as client:
         # The worker has the head and waits for the body.
-        client.sendall(b"POST /functions/times HTTP/1.1\r\nhost: x\r\ncontent-length: 9\r\n\r\n")
+        client.sendall(b"POST /functions/times HTTP/1.1\r\nhost: localhost\r\ncontent-length: 9\r\n\r\n")
         connection = engine.open()
         assert engine.call("times", 1.0, connection).y == 2.0  # by now the worker has taken the first one, too
         connection.close()

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 import uvloop
 
+from sunup.access.guard import Guard
 from sunup.errors import CallError
 from sunup.limits import PASSED_BYTES_MAX
 from sunup.link.route import Route
@@ -41,6 +42,7 @@ class Echo:
     def __init__(self, *, body_bytes_max: int = 1000) -> None:
         self.body_bytes_max = body_bytes_max
         self.room = memoryview(bytearray(PASSED_BYTES_MAX))
+        self.guard: Guard | None = None
         self.gate = asyncio.Event()
         self.open = 0
         self.order: list[bytes] = []

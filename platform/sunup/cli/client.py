@@ -16,6 +16,7 @@ from typing import Any, Final
 
 import sunup
 from sunup import __version__
+from sunup.engine.local.client import environment
 from sunup.errors import CommandError
 from sunup.limits import PACKAGER_START_SECONDS_MAX
 from sunup.settings import Project
@@ -41,7 +42,7 @@ class Resident:
 
         Raises the CommandError it raised, or one that names its log when it ended without an answer.
         """
-        request = {"op": op, "arguments": arguments, "env": dict(os.environ)}
+        request = {"op": op, "arguments": arguments, "env": environment()}
         with self._connected(on_event) as stream:
             send(stream, request)
             for message in messages(stream):
@@ -107,6 +108,7 @@ class Resident:
         with (self._project.logs / "packager.log").open("ab") as log:
             process = subprocess.Popen(
                 command,
+                env=environment(),
                 pass_fds=[theirs],
                 cwd=_folder(self._project),
                 stdin=subprocess.DEVNULL,

@@ -16,8 +16,9 @@ from sunup.cli.client import Resident
 from sunup.cli.engine import ensure, running
 from sunup.cli.streams import broker_settings
 from sunup.cli.terminal import Stages, accepting, options, show_json, show_note, stages
+from sunup.engine.access import remembered
 from sunup.errors import UsageError
-from sunup.settings import PICTURES, STREAM_BROKER, TAKES, Project
+from sunup.settings import API_KEY, PICTURES, STREAM_BROKER, TAKES, Project
 
 FEATURES_URL = "FEATURES_URL"  # where workers read features, instead of what the feature repository says
 
@@ -58,7 +59,7 @@ def deploy(what: str, accept: float, no_start: bool, as_json: bool, project: Pro
             "seconds": round(seconds, 4),
             "stages": shown.seconds,
             "parity": msgspec.to_builtins(proof),
-            "curl": curl(project, built["digest"], result["url"]),
+            "curl": curl(project, built["digest"], result["url"], key=remembered(project).api_keys is not None),
             **({"stream": broker[STREAM_BROKER]} if broker else {}),
         }
     for line in (built.get("note"), note):
@@ -105,10 +106,11 @@ def build(project: Project, name: str, shown: Stages, accept: float = 0.0) -> di
     return Resident(project).ask("build", arguments, lambda event: _show_packager(shown, event))
 
 
-def curl(project: Project, digest: str, url: str) -> str:
-    """A command line that makes one call with the manifest's example record."""
+def curl(project: Project, digest: str, url: str, *, key: bool) -> str:
+    """A command line that makes one call with the manifest's example record. `key`: one is wanted."""
     record = json.dumps(example(project.bundles / digest))
-    return f"curl -s {url} -H 'content-type: application/json' -d {shlex.quote(record)}"
+    header = f' -H "x-api-key: ${API_KEY}"' if key else ""
+    return f"curl -s {url}{header} -H 'content-type: application/json' -d {shlex.quote(record)}"
 
 
 def example(folder: Path) -> dict[str, Any]:

@@ -1,17 +1,19 @@
 """`platform up` and `platform down`, and how other commands come by a running engine."""
 
-import ipaddress
 import os
 import socket
 import sys
+from pathlib import Path
 from typing import Any
 
 import click
 
+from sunup.access import keys
 from sunup.cli.client import Resident
 from sunup.cli.terminal import Stages, options, show_json, show_note
-from sunup.engine.local.client import LocalEngine, command
-from sunup.errors import CommandError, EngineError, UsageError
+from sunup.engine.access import Rules, remember, remembered
+from sunup.engine.local.client import LocalEngine, command, environment
+from sunup.errors import CommandError, EngineError
 from sunup.execute.installed import check_installed
 from sunup.settings import Project
 
@@ -24,27 +26,44 @@ METRICS_PORT = 9464
 @click.option("--port", default=PORT, show_default=True, help="Port for predictions (0: any free one).")
 @click.option("--host", default=HOST, show_default=True, help="Address to listen on.")
 @click.option("--metrics-port", default=METRICS_PORT, show_default=True, help="Port for Prometheus, on loopback.")
+@click.option("--api-keys", metavar="FILE", help="Answer only callers with a key of this file (platform keys).")
 @click.option("--open", "is_open", is_flag=True, help="Allow a --host beyond loopback: anyone who reaches it may call.")
+@click.option("--allow-host", "hosts", multiple=True, metavar="NAME", help="A name callers may use (Host header).")
+@click.option("--user", metavar="NAME", help="As root: run what answers callers as this user.")
 @click.option("--detach", is_flag=True, help="Return when it serves, and leave it running.")
 @options()
 def up(
-    *, port: int, host: str, metrics_port: int, is_open: bool, detach: bool, as_json: bool, project: Project
+    *,
+    port: int,
+    host: str,
+    metrics_port: int,
+    api_keys: str | None,
+    is_open: bool,
+    hosts: tuple[str, ...],
+    user: str | None,
+    detach: bool,
+    as_json: bool,
+    project: Project,
 ) -> None:
     """Start the local engine, or adopt what still lives of it.
 
     Functions deployed earlier serve again. Without --detach it runs until Ctrl-C.
     """
-    check_host(host, is_open=is_open)
+    rules = Rules(api_keys and str(Path(api_keys).resolve()), is_open, hosts, user)
+    rules.check(host)
     engine = LocalEngine(project)
     address = engine.running()
     if address is not None:
-        show_note(f"The engine of {project.root} already runs (pid {address['pid']}).")
-    elif detach:
-        address = start(engine, host=host, port=port, metrics_port=metrics_port)
+        show_note(f"The engine of {project.root} already runs (pid {address['pid']}); what it was told first holds.")
     else:
+        _check_keys(rules)
         check_platform()
-        show_note(f"The engine of {project.root} runs here until Ctrl-C; `platform status` shows it.")
-        os.execv(sys.executable, command(project, host, port, metrics_port))
+        remember(project, rules)
+        if detach:
+            address = start(engine, rules, host=host, port=port, metrics_port=metrics_port)
+        else:
+            show_note(f"The engine of {project.root} runs here until Ctrl-C; `platform status` shows it.")
+            os.execve(sys.executable, command(project, host, port, metrics_port, rules), environment())
     if as_json:
         show_json(address)
     else:
@@ -87,13 +106,14 @@ def ensure(project: Project, shown: Stages, *, may_start: bool) -> LocalEngine:
     if not may_start:
         return running(project)
     shown.begin("engine", "none was running: starting one detached")
-    start(engine, may_move=True)
+    start(engine, remembered(project), may_move=True)
     shown.end()
     return engine
 
 
 def start(
     engine: LocalEngine,
+    rules: Rules,
     *,
     host: str = HOST,
     port: int = PORT,
@@ -104,20 +124,13 @@ def start(
     check_platform()
     if may_move:
         port, metrics_port = (number if _is_free(host, number) else 0 for number in (port, metrics_port))
-    return engine.start(host, port, metrics_port)
+    return engine.start(host, port, metrics_port, rules)
 
 
-def check_host(host: str, *, is_open: bool) -> None:
-    """Refuse to listen beyond this machine unless that was said. Raises UsageError."""
-    try:
-        is_loopback = ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        is_loopback = host == "localhost"
-    if not is_loopback and not is_open:
-        raise UsageError(
-            f"--host {host} would let anyone who reaches this machine make predictions. "
-            "Add --open if that is what you want, or put a proxy that checks callers in front of 127.0.0.1."
-        )
+def _check_keys(rules: Rules) -> None:
+    """Read the key file once here, where whoever typed its name sees what is wrong. Raises CommandError."""
+    if rules.api_keys is not None and not keys.read(Path(rules.api_keys)):
+        show_note(f"{rules.api_keys} holds no key yet, so nobody may call: platform keys new --file {rules.api_keys}")
 
 
 def check_platform() -> None:

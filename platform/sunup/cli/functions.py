@@ -15,7 +15,7 @@ from sunup.cli.engine import running
 from sunup.cli.streams import show_streams
 from sunup.cli.terminal import milliseconds, options, pairs, show_json, show_note, show_table, size, when
 from sunup.errors import CommandError, UsageError
-from sunup.settings import Project
+from sunup.settings import API_KEY, Project
 
 CALL_SECONDS_MAX = 60.0
 COLD = ("hold", "fork", "load", "prove")
@@ -63,7 +63,8 @@ def status(function: str | None, as_json: bool, project: Project) -> None:
 def call(function: str, record: str, as_json: bool, project: Project) -> None:
     """Make one prediction and show where its time went.
 
-    The record is JSON, @FILE, or - for standard input; a list of records gets a list of predictions.
+    The record is JSON, @FILE, or - for standard input; a list of records gets a list of predictions. Where the engine
+    wants a key, it is taken from SUNUP_API_KEY.
     """
     body = _read(record)
     answer = post(f"{_address(project)}/functions/{function}", body)
@@ -130,7 +131,9 @@ def post(url: str, body: bytes) -> Answer:
     connection = http.client.HTTPConnection(parts.netloc, timeout=CALL_SECONDS_MAX)
     began = time.perf_counter()
     try:
-        connection.request("POST", parts.path, body, {"content-type": "application/json"})
+        key = os.environ.get(API_KEY)
+        headers = {"x-api-key": key} if key else {}
+        connection.request("POST", parts.path, body, {"content-type": "application/json", **headers})
         response = connection.getresponse()
         data = response.read()
         seconds = time.perf_counter() - began

@@ -33,6 +33,7 @@ COMMANDS: Final = {
     "call": Entry("functions", "Make one prediction and show where its time went."),
     "logs": Entry("functions", "Print a function's log."),
     "stream": Entry("streams", "Look after the topics functions score."),
+    "keys": Entry("access.keys", "Make, list and revoke the keys of callers."),
     "rollback": Entry("functions", "Route an earlier revision again."),
     "remove": Entry("functions", "Stop serving a function."),
     "down": Entry("engine", "Stop the local engine and every worker."),

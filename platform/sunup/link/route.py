@@ -37,6 +37,19 @@ def route(method: bytes, target: bytes) -> Route:
     return NOWHERE
 
 
+def origin_form(target: bytes) -> tuple[bytes, bytes | None]:
+    """The path and query of a request target, and its host when it is absolute, as for a proxy (RFC 9112, 3.2.2)."""
+    if target.startswith(b"/"):
+        return target, None
+    scheme, separator, rest = target.partition(b"://")
+    if not separator or scheme.lower() not in (b"http", b"https"):
+        return target, None
+    ends = [at for at in map(rest.find, (b"/", b"?")) if at >= 0]
+    end = min(ends, default=len(rest))
+    path = rest[end:]
+    return path if path.startswith(b"/") else b"/" + path, rest[:end]
+
+
 def _name(raw: bytes) -> str | None:
     """A function name is 1-63 of [a-z0-9-_]; anything else names nothing (and so is a 404 at the front)."""
     name = raw.decode("ascii", "replace")

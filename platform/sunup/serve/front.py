@@ -5,13 +5,16 @@ from collections.abc import Awaitable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from starlette.types import ASGIApp
+
+from sunup.access.guard import Guard, given_in
 from sunup.bundle.store import read_manifest
 from sunup.errors import SunupError
 from sunup.limits import BODY_BYTES_DEFAULT, PASSED_BYTES_MAX
 from sunup.link.route import Route
 from sunup.serve.app import build, call_app
 from sunup.serve.http.message import Request, Response, error_body, error_response, public
-from sunup.serve.pages.table import Entry
+from sunup.serve.pages.table import Entry, Part
 
 _LOG: Final = logging.getLogger(__name__)
 
@@ -27,11 +30,24 @@ class FrontHandler:
         self.body_bytes_max = BODY_BYTES_DEFAULT
         self.room = memoryview(bytearray(PASSED_BYTES_MAX))
         self._bundles = bundles
+        self._counters = counters
         self._table: dict[str, Entry] = {}
         self._app = build(self._table, counters)
+        self._apps: dict[frozenset[str], ASGIApp] = {}  # of the scopes of keys
+        self._guard: Guard | None = None
 
     def __repr__(self) -> str:
         return f"FrontHandler({', '.join(sorted(self._table))})"
+
+    @property
+    def guard(self) -> Guard | None:
+        """Who may call. A caller is shown what the key covers, as if there were nothing else."""
+        return self._guard
+
+    @guard.setter
+    def guard(self, guard: Guard | None) -> None:
+        self._guard = guard
+        self._apps.clear()
 
     def update(self, entries: Iterable[Mapping[str, Any]]) -> None:
         """Exactly these functions exist. Raises BundleDamaged when a manifest cannot be read."""
@@ -52,7 +68,7 @@ class FrontHandler:
 
     def handle(self, request: Request) -> Response | Awaitable[Response]:
         """Answer from the table."""
-        return call_app(self._app, request)
+        return call_app(self._app_for(request), request)
 
     def owns(self, route: Route) -> bool:
         """All but predictions of functions that exist: those are the workers'."""
@@ -65,6 +81,18 @@ class FrontHandler:
 
     def connections(self, change: int) -> None:
         """Nobody counts them."""
+
+    def _app_for(self, request: Request) -> ASGIApp:
+        """The app over what a request's key covers. Without a key, only what says nothing of functions gets here."""
+        if self._guard is None or self._guard.keys is None:
+            return self._app
+        key = self._guard.find(given_in(request.headers))
+        if key is not None and key.functions is None:
+            return self._app
+        scope = frozenset(key.functions or ()) if key is not None else frozenset()
+        if scope not in self._apps:
+            self._apps[scope] = build(Part(self._table, scope), self._counters)
+        return self._apps[scope]
 
     def _read(self, entry: Mapping[str, Any]) -> Entry:
         return Entry(read_manifest(self._bundles / entry["digest"]), entry["revision"], entry["state"])

@@ -14,6 +14,7 @@ from urllib.parse import quote
 
 from starlette.types import ASGIApp
 
+from sunup.access.guard import Guard
 from sunup.clock import Clock, SystemClock
 from sunup.errors import Overloaded
 from sunup.function import Function
@@ -74,6 +75,7 @@ class FunctionHandler:
         manifest = function.manifest
         self.body_bytes_max = manifest.limits.body_bytes
         self.room = memoryview(bytearray(PASSED_BYTES_MAX))
+        self.guard: Guard | None = None
         self.cold: Mapping[str, float] | None = None
         self._pipeline = pipeline
         self._meter = meter

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from sunup import function as functions
+from sunup.access.guard import LOOPBACK, Guard
 from sunup.link.counters import Segment, counters_path
 from sunup.pipeline import Pipeline
 from sunup.serve.front import FrontHandler
@@ -27,9 +28,11 @@ class Opened(NamedTuple):
     cost: tuple[int, float] | None = None
 
 
-async def open_front(run: Path, metrics_fd: int) -> Opened:
-    """The front; /metrics is served on the listening socket `metrics_fd` from now on."""
-    counters = MetricsHandler(run / "counters")
+async def open_front(run: Path, metrics_fd: int, guard: Guard | None) -> Opened:
+    """The front; /metrics is served on the listening socket `metrics_fd` from now on, to this machine: what is in a
+    browser here and calls it by another name than this machine's is refused."""
+    names = guard.hosts if guard is not None and guard.hosts is not None else ()
+    counters = MetricsHandler(run / "counters", Guard(None, {*LOOPBACK, *names}))
     listener = socket.socket(fileno=metrics_fd)
     await asyncio.get_running_loop().create_server(lambda: Connection(counters, Alone(), 0), sock=listener)
     return Opened(FrontHandler(run.parent / "bundles", run / "counters"))

@@ -15,6 +15,7 @@ from typing import Any
 
 import uvloop
 
+from sunup.access.guard import Guard
 from sunup.errors import SunupError
 from sunup.limits import FDS_PER_MESSAGE_MAX
 from sunup.link.channel import Channel, Message
@@ -74,7 +75,7 @@ async def live(spec: dict[str, Any], fds: list[int], begun: float) -> None:
     attached = worker.attached
     try:
         front = spec["role"] == "front"
-        opened = await (open_front(Path(spec["run"]), fds[1]) if front else open_function(spec))
+        opened = await (open_front(Path(spec["run"]), fds[1], worker.guard) if front else open_function(spec))
     except SunupError as error:
         _LOG.error("cannot serve: %s", error.message)
         attached.fail(error.code, error.message)
@@ -101,6 +102,7 @@ class Worker:
         self._states = map_states(Path(spec["run"]) / f"{spec['id']}.states")
         self._loop = asyncio.get_running_loop()
         self._handler: Handler | None = None
+        self.guard = Guard.heard(spec["guard"])
         self._timings: dict[str, float] = {}
         self._ready_at = 0.0
         self._woken = False
@@ -114,6 +116,7 @@ class Worker:
     def serve(self, opened: Opened, timings: dict[str, float]) -> None:
         """Loaded: begin to listen."""
         self._handler = opened.handler
+        self._handler.guard = self.guard
         self._timings = timings
         self._ready_at = self._loop.time()
         self.attached.ready(timings, opened.cost)
@@ -151,6 +154,10 @@ class Worker:
                 self._drain()
             case "hello" if head["role"] == "door":
                 self._meet_door(channel)
+            case "guard":
+                self.guard = Guard.heard(head)
+                if self._handler is not None:
+                    self._handler.guard = self.guard
             case "function" | "forget":
                 assert isinstance(self._handler, FrontHandler)
                 self._handler.heard(head)

@@ -15,7 +15,8 @@ _FULL = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 
 class Clients:
-    """Accepts on `listener`; `on_routed(held)` gets each connection whose request line is complete."""
+    """Accepts on `listener`; `on_routed(held)` gets each connection whose request line is complete, or whose head is,
+    with `whole_heads`: they are looked at for keys."""
 
     def __init__(
         self, loop: asyncio.AbstractEventLoop, listener: socket.socket, on_routed: Callable[[Held], None]
@@ -27,6 +28,7 @@ class Clients:
         self._lingering: dict[Held, float] = {}
         self._sweep: asyncio.TimerHandle | None = None
         self._closed = False
+        self.whole_heads = False
         listener.setblocking(False)
         loop.add_reader(listener.fileno(), self._acceptable)
 
@@ -105,7 +107,7 @@ class Clients:
             held.close()
 
     def _look(self, held: Held) -> None:
-        match held.look():
+        match held.look(whole=self.whole_heads):
             case Look.ROUTED:
                 self._leave(held)
                 self._on_routed(held)

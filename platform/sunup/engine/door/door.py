@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from sunup.access.guard import Guard
 from sunup.engine.door.clients import Clients
 from sunup.engine.door.held import Held
 from sunup.engine.door.target import Target, WorkerLink
@@ -33,6 +34,7 @@ class Door:
         self._run = run
         self._targets: dict[str | None, Target] = {None: Target(None)}
         self._supervisor: Channel | None = None
+        self._guard: Guard | None = None
         self._board = Board(run / "counters" / "door.seg", loop.call_later)
         self._clients = Clients(loop, listener, self._dispatch)
         self.stopped = asyncio.Event()
@@ -52,6 +54,9 @@ class Door:
         match head["op"]:
             case "function":
                 self._function(head)
+            case "guard":
+                self._guard = Guard.heard(head)
+                self._clients.whole_heads = self._guard is not None and self._guard.keys is not None
             case "forget":
                 self._forget(head["function"])
             case "attach":
@@ -121,10 +126,16 @@ class Door:
         worker = target.choose()
         if worker is not None and worker.take(held):
             return
+        if target.name is not None and self._guard is not None:
+            try:
+                held.admit(self._guard)  # a worker would refuse it, too: a stranger wakes nobody and waits in no queue
+            except CallError as error:
+                self._refuse(held, error)
+                return
         waiting = len(target.queue) + 1
         if waiting > target.queue_max:
-            error = f"{target.queue_max} calls wait for {target.name} already. Try again shortly."
-            self._refuse(held, Overloaded(error))
+            full = f"{target.queue_max} calls wait for {target.name} already. Try again shortly."
+            self._refuse(held, Overloaded(full))
         elif not self._wake(target, waiting):
             self._refuse(held, Unavailable("The engine is being restarted. Try again shortly."))
         else:

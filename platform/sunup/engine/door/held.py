@@ -1,16 +1,19 @@
 """A client connection in the door's hand, and the few answers the door gives itself."""
 
 import json
+import re
 import socket
 import struct
 from enum import Enum
 
-from sunup.errors import CallError
+from sunup.access.guard import CHALLENGE, Guard, given_in
+from sunup.errors import CallError, Unauthorized
 from sunup.limits import HEAD_BYTES_MAX, PASSED_BYTES_MAX
-from sunup.link.route import Route, route
+from sunup.link.route import Route, origin_form, route
 from sunup.link.shape import shaped
 
 METHODS = frozenset({b"GET", b"HEAD", b"POST", b"PUT", b"DELETE", b"OPTIONS", b"PATCH"})
+_END = re.compile(rb"\n\r?\n")  # of a head; bare LF too, so that a worker may refuse it at once
 _RESET = struct.pack("ii", 1, 0)  # SO_LINGER: on, 0 s
 
 
@@ -50,8 +53,9 @@ class Held:
         self.data += got
         return bool(got)
 
-    def look(self) -> Look:
-        """Find the function from the request line alone; the worker parses and checks the rest."""
+    def look(self, *, whole: bool) -> Look:
+        """Find the function from the request line alone; the worker parses and checks the rest. `whole`: look again
+        until the whole head is here."""
         line, newline, _ = self.data.lstrip(b"\r\n").partition(b"\n")
         if not newline:
             return Look.BROKEN if len(line) > HEAD_BYTES_MAX else Look.MORE
@@ -59,15 +63,29 @@ class Held:
         target, _, version = rest.partition(b" ")
         if method not in METHODS or not version.startswith(b"HTTP/1."):
             return Look.BROKEN
-        self.route = route(method, target)
-        self._target = target
+        self._target = origin_form(target)[0]
+        if whole and _END.search(self.data) is None and len(self.data) <= HEAD_BYTES_MAX:
+            return Look.MORE
+        self.route = route(method, self._target)
         return Look.ROUTED
+
+    def admit(self, guard: Guard) -> None:
+        """What a worker will check, looked at before one is born for it. Raises what `Guard.check` does.
+
+        A head that is not well-formed may pass, or not: the worker that gets it refuses it for that.
+        """
+        _, *lines = _END.split(self.data.lstrip(b"\r\n"), 1)[0].split(b"\n")
+        fields = [(name.lower(), value.strip()) for name, _, value in (line.partition(b":") for line in lines)]
+        host = next((value for name, value in fields if name == b"host"), None)
+        function = self.route.function if self.route is not None else None
+        guard.check(host=host, given=given_in(fields), function=function, target=self._target)
 
     def refuse(self, error: CallError) -> None:
         """Answer with `error` and shut the sending side. The caller lingers, so that no reset destroys the answer."""
         encoded = json.dumps(shaped(self._target, error)).encode()
-        retry = f"retry-after: {error.retry_after_s}\r\n" if error.retry else ""
-        head = f"HTTP/1.1 {error.status} {error.code}\r\ncontent-type: application/json\r\n{retry}"
+        more = f"retry-after: {error.retry_after_s}\r\n" if error.retry else ""
+        more += f"www-authenticate: {CHALLENGE}\r\n" if error.status == Unauthorized.status else ""
+        head = f"HTTP/1.1 {error.status} {error.code}\r\ncontent-type: application/json\r\n{more}"
         answer = f"{head}connection: close\r\ncontent-length: {len(encoded)}\r\n\r\n".encode() + encoded
         try:
             self.sock.send(answer)  # a fresh answer of a few hundred bytes fits the send buffer, or the client is gone

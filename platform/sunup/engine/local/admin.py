@@ -2,7 +2,7 @@
 
 `run/admin.sock` takes one JSON object a line (`op` and its arguments) and answers lines: events, then one with `ok`.
 The folder has mode 0700, so who may connect is decided by the file system.
-Runs as `python -m sunup.engine.local.admin --project DIR --host H --port P --metrics-port M [--ready-fd N]`.
+Runs as `python -m sunup.engine.local.admin --project DIR --host H --port P --metrics-port M [RULES] [--ready-fd N]`.
 """
 
 import argparse
@@ -15,6 +15,7 @@ import sys
 from pathlib import Path
 from typing import Any, TextIO
 
+from sunup.engine.access import Rules
 from sunup.engine.local.operations import Operations
 from sunup.engine.local.supervisor import Supervisor
 from sunup.errors import CommandError, EngineError, SunupError, UsageError
@@ -85,9 +86,9 @@ def lock(project: Project) -> TextIO:
     return file
 
 
-async def run(project: Project, host: str, port: int, metrics_port: int, ready_fd: int | None) -> None:
+async def run(project: Project, host: str, port: int, metrics_port: int, *, rules: Rules, ready_fd: int | None) -> None:
     """Serve until SIGTERM, SIGINT or `platform down`."""
-    supervisor = Supervisor(project, (host, port), ("127.0.0.1", metrics_port))
+    supervisor = Supervisor(project, (host, port), ("127.0.0.1", metrics_port), rules)
     operations = Operations(supervisor)
     admin = Admin(operations)
     loop = asyncio.get_running_loop()
@@ -112,15 +113,23 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=8000)
     parser.add_argument("--metrics-port", type=int, default=9464)
+    parser.add_argument("--api-keys")
+    parser.add_argument("--open", action="store_true")
+    parser.add_argument("--allow-host", action="append", default=[])
+    parser.add_argument("--user")
     parser.add_argument("--ready-fd", type=int)
     options = parser.parse_args(arguments)
     project = Project(options.project.resolve())
     name_process("sunup-superv")
     raise_nofile()
     become_subreaper()
+    rules = Rules(options.api_keys, options.open, tuple(options.allow_host), options.user)
     try:
+        rules.check(options.host)
         held = lock(project)
-        asyncio.run(run(project, options.host, options.port, options.metrics_port, options.ready_fd))
+        asyncio.run(
+            run(project, options.host, options.port, options.metrics_port, rules=rules, ready_fd=options.ready_fd)
+        )
         held.close()
     except CommandError as error:
         print(error.message, file=sys.stderr)

@@ -10,12 +10,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from sunup.engine.access import Rules
 from sunup.engine.engine import Event
 from sunup.errors import CommandError, EngineError
 from sunup.limits import ADMIN_LINE_BYTES_MAX, PROOF_SECONDS_MAX
-from sunup.settings import Project
+from sunup.settings import API_KEY, Project
 
 START_SECONDS_MAX = 30.0
+EVERYBODY_HERE = Rules()  # whoever is on this machine may call
 
 
 class LocalEngine:
@@ -33,16 +35,17 @@ class LocalEngine:
                 return None
             raise
 
-    def start(self, host: str, port: int, metrics_port: int) -> dict[str, Any]:
+    def start(self, host: str, port: int, metrics_port: int, rules: Rules = EVERYBODY_HERE) -> dict[str, Any]:
         """Start (or adopt) the engine in the background, and wait until it listens. Returns what `running` would."""
         self._project.logs.mkdir(parents=True, exist_ok=True)
         log = self._project.logs / "engine.log"
         read, write = os.pipe()
-        starting = [*command(self._project, host, port, metrics_port), "--ready-fd", str(write)]
+        starting = [*command(self._project, host, port, metrics_port, rules), "--ready-fd", str(write)]
         with log.open("ab") as output:
             begun = output.tell()
             process = subprocess.Popen(
                 starting,
+                env=environment(),
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
@@ -122,11 +125,16 @@ class LocalEngine:
         raise _Absent("The engine ended before it answered. Start it again: platform up --detach")
 
 
-def command(project: Project, host: str, port: int, metrics_port: int) -> list[str]:
+def command(project: Project, host: str, port: int, metrics_port: int, rules: Rules) -> list[str]:
     """The command line of a supervisor process. -P: nothing in the folder it is started from shadows a module."""
     module = "sunup.engine.local.admin"
     options = ["--project", str(project.root), "--host", host, "--port", str(port)]
-    return [sys.executable, "-P", "-m", module, *options, "--metrics-port", str(metrics_port)]
+    return [sys.executable, "-P", "-m", module, *options, "--metrics-port", str(metrics_port), *rules.flags()]
+
+
+def environment() -> dict[str, str]:
+    """What a supervisor's environment is made of: the caller's, without the key that is for calls."""
+    return {name: value for name, value in os.environ.items() if name != API_KEY}
 
 
 class _Absent(EngineError):

@@ -93,7 +93,8 @@ class Operations:
         for name, reason in engine.broken.items():
             if function in (None, name):
                 functions.append({"name": name, "state": "failed", "reason": reason})
-        return {"engine": {**self.address(), "processes": processes}, "functions": functions}
+        facts = {**self.address(), "processes": processes, "access": engine.access.facts()}
+        return {"engine": facts, "functions": functions}
 
     def address(self) -> dict[str, Any]:
         """Where this engine listens."""

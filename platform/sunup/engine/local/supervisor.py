@@ -12,46 +12,49 @@ from typing import Any
 
 from sunup.bundle.manifest import Manifest
 from sunup.bundle.store import read_manifest
+from sunup.engine.access import Access, Rules
 from sunup.engine.local.live import Live
 from sunup.engine.local.scaler import Scaler
-from sunup.engine.local.services import DOOR_MODULE, NURSERY_MODULE, Service, listen, rotate
+from sunup.engine.local.services import DOOR_MODULE, NURSERY_MODULE, Service, listen
 from sunup.engine.local.state import Revision, StateFile
 from sunup.engine.local.streams import Streams
-from sunup.engine.local.workers import Birth, Life, Role, Worker, Workers
+from sunup.engine.local.workers import Birth, Chores, Life, Role, Worker, Workers
 from sunup.errors import CommandError
 from sunup.limits import DRAIN_SECONDS_MAX, RESTART_BACKOFF_SECONDS_MAX
 from sunup.link.board import Board
 from sunup.link.channel import Message
 from sunup.link.peer import Peer
-from sunup.link.process import machine_key, pss_bytes
+from sunup.link.process import machine_key
 from sunup.settings import Project
 
 START_SECONDS_MAX = 15.0
-WEIGH_SECONDS = 5.0  # reading a process's memory costs the kernel about a millisecond
+
+Address = tuple[str, int]
 
 
 class Supervisor:
     """The local engine of one project. `address` and `metrics_address` are (host, port) to listen on; a living door or
-    front hands over its listening socket instead, with whatever waits in the backlog."""
+    front hands over its listening socket instead, with whatever waits in the backlog. `rules`: who may call."""
 
     listener: socket.socket
     metrics: socket.socket
 
-    def __init__(self, project: Project, address: tuple[str, int], metrics_address: tuple[str, int]) -> None:
+    def __init__(self, project: Project, address: Address, metrics_address: Address, rules: Rules) -> None:
         self.project = project
         self._addresses = (address, metrics_address)
+        self.access = Access(rules, self._tell_guarded)
         self.machine = machine_key()
         self.state = StateFile(project.state / "state.db")
         self.broken: dict[str, str] = {}  # recorded functions that cannot be served, and why
         self.live: dict[str, Live] = {}
         self._loop = asyncio.get_running_loop()
         self._stopping = False
-        self._weigh_at = 0.0
         self._costs: dict[str, tuple[int, float]] = {}
         self._board = Board(project.run / "counters" / "engine.seg", self._loop.call_later)
         self.workers = Workers(
             project.run, project.logs, fork=self._fork, on_change=self._changed, on_message=self._worker_said
         )
+        self._chores = Chores(project.logs, self.workers, self._board)
         self.streams = Streams(self.workers, self, self._board)
         self.scaler = Scaler(self.live, self.workers, self, self._before_tick)
         self.door = Service(
@@ -94,6 +97,7 @@ class Supervisor:
         if not await self.door.adopt():
             self.listener = listen(*self._addresses[0])
             self.door.start()
+        self.access.listens(self.listener.getsockname()[0])
         if not await self.nursery.adopt():
             self.nursery.start()
         for service in (self.nursery, self.door):
@@ -110,6 +114,7 @@ class Supervisor:
     async def stop(self) -> None:
         """End everything, in the order that loses nothing: intake, then calls in progress, then who carries them."""
         self._stopping = True
+        self.access.close()
         # 1. No new connections, and those that wait are refused: from here on only what workers hold is left.
         self._tell_door({"op": "close"})
         # 2. Workers finish what they have; their idle connections come back to the door, which ends them.
@@ -201,6 +206,7 @@ class Supervisor:
         """A door is there (new, or adopted): tell it everything."""
         if message.fds:
             self.listener = socket.socket(fileno=message.fds[0])  # the same socket, or an adopted door's
+        peer.channel.send(self.access.word)
         for live in self.live.values():
             peer.channel.send(self._entry(live))
         for worker in self.workers.all.values():
@@ -260,13 +266,7 @@ class Supervisor:
         log makes way for a new one."""
         if not self.workers.of(None, Role.FRONT):
             self.bear_alone(Role.FRONT, {}, [self.metrics.fileno()])
-        now = self._loop.time()
-        if now >= self._weigh_at:
-            self._weigh_at = now + WEIGH_SECONDS
-            rotate(self.project.logs)
-            for name in self.live:
-                used = sum(pss_bytes(w.peer.pid) for w in self.workers.of(name) if w.peer is not None)
-                self._board.put("sunup_worker_memory_bytes", float(used), function=name)
+        self._chores.do(self._loop.time(), self.live)
         return self.streams.scale()
 
     def _born(self, birth: Birth, fds: Sequence[int] = ()) -> Worker:
@@ -275,6 +275,7 @@ class Supervisor:
         return worker
 
     def _fork(self, head: dict[str, Any], fds: list[int]) -> bool:
+        head["guard"] = self.access.word
         return self.nursery.peer is not None and self.nursery.peer.channel.send(head, fds=fds)
 
     def _attach(self, worker: Worker) -> None:
@@ -289,8 +290,10 @@ class Supervisor:
     def _tell_door(self, head: dict[str, Any]) -> bool:
         return self.door.peer is not None and self.door.peer.channel.send(head)
 
+    def _tell_guarded(self, word: dict[str, Any]) -> None:
+        self._tell_door(word)
+        self.workers.tell(word, Role.CALLS, Role.FRONT)
+
     def _tell_all(self, head: dict[str, Any]) -> None:
         self._tell_door(head)
-        for front in self.workers.of(None, Role.FRONT):
-            if front.peer is not None:
-                front.peer.channel.send(head)
+        self.workers.tell(head, Role.FRONT)

@@ -6,16 +6,21 @@ The front and the watcher of streams are workers without a function; their recor
 import asyncio
 import os
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from enum import Enum, StrEnum
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from sunup.engine.local.services import rotate
 from sunup.engine.local.state import Revision
 from sunup.limits import ADOPT_SECONDS_MAX, BIRTH_SECONDS_MAX, DRAIN_SECONDS_MAX, PROOF_SECONDS_MAX
+from sunup.link.board import Board
 from sunup.link.channel import Message
 from sunup.link.peer import Peer, find, prepare
+from sunup.link.process import pss_bytes
 from sunup.link.states import create_states
+
+WEIGH_SECONDS = 5.0  # reading a process's memory costs the kernel about a millisecond
 
 
 class Life(Enum):
@@ -115,6 +120,12 @@ class Workers:
         alive = (Life.STARTING, Life.READY)
         of = self.of(revision.function, role)
         return [w for w in of if w.birth.revision == revision.revision and w.life in alive]
+
+    def tell(self, head: dict[str, Any], *roles: Role) -> None:
+        """Say something to every worker of these roles."""
+        for worker in self.all.values():
+            if worker.birth.role in roles and worker.peer is not None:
+                worker.peer.channel.send(head)
 
     def bear(self, birth: Birth, fds: list[int]) -> Worker:
         """Begin the birth of a worker. `fds` (beside its own socket) are duplicated into it."""
@@ -254,3 +265,23 @@ class Workers:
         for suffix in (".sock", ".states"):
             (self.run / f"{worker.name}{suffix}").unlink(missing_ok=True)
         self._on_change(worker)
+
+
+class Chores:
+    """What is done now and then while something goes on: memory is weighed, and a full log makes way for a new one."""
+
+    def __init__(self, logs: Path, workers: Workers, board: Board) -> None:
+        self._logs = logs
+        self._workers = workers
+        self._board = board
+        self._due = 0.0
+
+    def do(self, now: float, functions: Iterable[str]) -> None:
+        """Do it if it is time to. `now`: monotonic seconds."""
+        if now < self._due:
+            return
+        self._due = now + WEIGH_SECONDS
+        rotate(self._logs)
+        for name in functions:
+            used = sum(pss_bytes(w.peer.pid) for w in self._workers.of(name) if w.peer is not None)
+            self._board.put("sunup_worker_memory_bytes", float(used), function=name)

@@ -242,7 +242,7 @@ class Connection(asyncio.BufferedProtocol):
         self._last = True
         self._links.state(self._slot, _WRITING)
         response = self._handler.refuse(error, self._intake.target)
-        self._transport.write(render(response, old=False, keep=False, head_only=False))
+        self._transport.write(render(response, old=False, keep=False, head_only=self._intake.bodiless))
         if not self._unsent:
             self._linger()
 

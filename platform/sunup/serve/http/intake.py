@@ -9,9 +9,10 @@ from typing import Final
 
 import httptools
 
+from sunup.access.guard import Guard, given_in
 from sunup.errors import BadRequest, CallError, HeadTooLarge, MethodNotAllowed, TooLarge
 from sunup.limits import HEAD_BYTES_MAX
-from sunup.link.route import route
+from sunup.link.route import origin_form, route
 from sunup.serve.http.message import Handler, Header, Request
 
 _NOTED: Final = frozenset({b"host", b"content-length", b"transfer-encoding", b"expect", b"upgrade"})
@@ -43,9 +44,9 @@ class Intake:
     """
 
     __slots__ = (
-        "_after", "_body", "_bytes", "_handler", "_headers", "_method", "_old", "_ours", "_owed", "_parser",
-        "_reading", "begun", "closed", "expects", "headed", "kept", "lost", "pending", "refused", "target",
-        "whole",
+        "_after", "_authority", "_body", "_bytes", "_function", "_handler", "_headers", "_method", "_old", "_ours",
+        "_owed", "_parser", "_reading", "begun", "closed", "expects", "headed", "kept", "lost", "pending", "refused",
+        "target", "whole",
     )  # fmt: skip
 
     def __init__(self, handler: Handler) -> None:
@@ -61,6 +62,8 @@ class Intake:
         self._handler = handler
         self._parser = httptools.HttpRequestParser(self)
         self._ours = (b"", b"")  # method and target last found to be ours
+        self._function: str | None = None  # that target names
+        self._authority: bytes | None = None  # of an absolute target, which overrules the Host header
         self._after = False  # a request ended within the present read
         self._reading = 0  # bytes of the present read
         self._bytes = 0  # bytes of earlier reads that belong to the request in progress
@@ -97,6 +100,11 @@ class Intake:
                 if self.begun:
                     self._unfinished(data)
             return
+
+    @property
+    def bodiless(self) -> bool:
+        """Whether the answer to the request in hand has no body: it was asked with HEAD."""
+        return self.headed and self._method == b"HEAD"
 
     def _stop(self, reason: BaseException | None, data: memoryview | bytes) -> None:
         self.closed = True
@@ -139,6 +147,7 @@ class Intake:
         self.kept = None if self._after else b""
         self._bytes = 0
         self.target = b""
+        self._authority = None
         self._headers = []
         self._body = b""
 
@@ -153,9 +162,12 @@ class Intake:
         self.headed = True
         self._method = self._parser.get_method()
         if self._ours != (self._method, self.target):
-            if not self._handler.owns(route(self._method, self.target)):
+            self.target, self._authority = origin_form(self.target)
+            found = route(self._method, self.target)
+            if not self._handler.owns(found):
                 raise _Foreign
             self._ours = (self._method, self.target)
+            self._function = found.function
         self.kept = b""
         self._check_head(self._parser.get_http_version())
 
@@ -190,16 +202,21 @@ class Intake:
             size = len(self.target) + sum(len(name) + len(value) + 4 for name, value in self._headers)
             if size > HEAD_BYTES_MAX:
                 raise _head_too_large()
-        self._check_fields()
+        host = self._check_fields()
+        if self._handler.guard is not None:  # before the body: a stranger's is not read
+            self._admit(self._handler.guard, host)
 
-    def _check_fields(self) -> None:
+    def _check_fields(self) -> bytes | None:
+        """Raises what is wrong with the headers; the Host."""
         hosts = length = 0
         chunked = upgrade = False
+        host = None
         for name, value in self._headers:
             if name not in _NOTED:
                 continue
             if name == b"host":
                 hosts += 1
+                host = value
             elif name == b"content-length":
                 length = int(value)  # llhttp has seen to it that it is a number
             elif name == b"transfer-encoding":
@@ -218,6 +235,12 @@ class Intake:
             if chunked:
                 raise BadRequest("An Upgrade with a chunked body is not read here. Send it without Upgrade.")
             self._owed = length
+        return host
+
+    def _admit(self, guard: Guard, host: bytes | None) -> None:
+        given = None if guard.keys is None else given_in(self._headers)
+        host = self._authority or host
+        guard.check(host=host, given=given, function=self._function, target=self.target)
 
     def _too_large(self) -> TooLarge:
         return TooLarge(f"The body is over {self._handler.body_bytes_max} bytes, the most this function takes.")

@@ -7,7 +7,8 @@ from typing import Final, Protocol
 
 import msgspec
 
-from sunup.errors import CallError, ExecutionFailed, UnsupportedMedia
+from sunup.access.guard import CHALLENGE, Guard
+from sunup.errors import CallError, ExecutionFailed, Unauthorized, UnsupportedMedia
 from sunup.link.route import Route
 from sunup.link.shape import shaped
 from sunup.wire.codec import Encoded
@@ -42,11 +43,13 @@ class Handler(Protocol):
     """Answers requests. One per process; every connection of the process shares it.
 
     `body_bytes_max`: bytes a request body may have. `room`: where reads land, PASSED_BYTES_MAX bytes; one for all
-    connections, because each read is used up before the next.
+    connections, because each read is used up before the next. `guard`: who may call, None for anyone; every request of
+    every connection passes it before its body is read.
     """
 
     body_bytes_max: int
     room: memoryview
+    guard: Guard | None
 
     def handle(self, request: Request) -> Response | Awaitable[Response]:
         """The answer, at once or later. Raising is allowed: `refuse` then makes the answer."""
@@ -88,12 +91,13 @@ def error_body(error: CallError, target: bytes = b"") -> bytes:
 
 
 def error_response(error: CallError, body: bytes | Encoded) -> Response:
-    """A response with `error`'s status and its protocol's `body`; Retry-After where a retry helps, and with a 415 the
-    content coding that is read (RFC 9110, 12.5.3)."""
+    """A response with `error`'s status and its protocol's `body`; Retry-After where a retry helps, with a 415 the
+    content coding that is read (RFC 9110, 12.5.3), with a 401 the scheme of a key (RFC 6750)."""
     said, kinds = body if isinstance(body, Encoded) else (body, (JSON,))
     retry = [(b"retry-after", b"%d" % error.retry_after_s)] if error.retry else []
     readable = [(b"accept-encoding", b"gzip")] if error.status == UnsupportedMedia.status else []
-    return Response(error.status, [*kinds, *retry, *readable], said)
+    wanted = [(b"www-authenticate", CHALLENGE.encode())] if error.status == Unauthorized.status else []
+    return Response(error.status, [*kinds, *retry, *readable, *wanted], said)
 
 
 def render(response: Response, *, old: bool, keep: bool, head_only: bool) -> bytes:

@@ -1,6 +1,6 @@
 """The functions there are, and how a page finds the one it is about."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 import msgspec
@@ -31,6 +31,25 @@ class Entry(msgspec.Struct, frozen=True):
 
 
 Table = Mapping[str, Entry]  # by function name
+
+
+class Part(Mapping[str, Entry]):
+    """The functions of a table that have one of these names, looked at anew each time."""
+
+    def __init__(self, table: Table, names: frozenset[str]) -> None:
+        self._table = table
+        self._names = names
+
+    def __getitem__(self, name: str) -> Entry:
+        if name not in self._names:
+            raise KeyError(name)
+        return self._table[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return (name for name in self._table if name in self._names)
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
 
 
 def find(table: Table, asked: Asked) -> Entry:

@@ -11,7 +11,7 @@ from sunup.link.counters import STAGE_BUCKETS, Segment, Series
 from sunup.types import Features, Timings
 
 STAGES: Final = ("decode", "lookup", "batch", "execute", "encode", "total")
-CODES: Final = (200, 400, 401, 404, 405, 408, 413, 415, 431, 500, 501, 503)
+CODES: Final = (200, 400, 401, 403, 404, 405, 408, 413, 415, 421, 431, 500, 501, 503)
 AGE_BUCKETS: Final = (1.0, 10.0, 60.0, 300.0, 900.0, 3600.0, 6 * 3600.0, 86400.0, 7 * 86400.0, 30 * 86400.0)  # s
 RESULTS: Final = ("scored", "dead")
 

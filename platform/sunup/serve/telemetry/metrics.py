@@ -11,6 +11,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from sunup.access.guard import Guard
 from sunup.errors import MethodNotAllowed, UnknownFunction
 from sunup.limits import PASSED_BYTES_MAX
 from sunup.link.counters import Segment, Series, key
@@ -74,10 +75,11 @@ def text(folder: Path) -> bytes:
 
 
 class MetricsHandler:
-    """Answers GET /metrics. See http.message.Handler."""
+    """Answers GET /metrics. See http.message.Handler. `guard` checks hosts only: metrics have no keys."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, guard: Guard | None = None) -> None:
         self.body_bytes_max = 0
+        self.guard = guard
         self.room = memoryview(bytearray(PASSED_BYTES_MAX))
         self._folder = folder
 

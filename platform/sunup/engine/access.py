@@ -1,0 +1,186 @@
+"""Who may reach an engine: what `platform up` said, the key file as it is now, and the word passed to every process."""
+
+import asyncio
+import ipaddress
+import os
+import pwd
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgspec
+
+from sunup.access import keys
+from sunup.access.guard import LOOPBACK, Guard
+from sunup.access.keys import Key
+from sunup.errors import CommandError, EngineError, UsageError
+from sunup.limits import KEYS_LOOK_SECONDS
+from sunup.settings import Project
+
+Stamp = tuple[int, int, int] | None
+
+
+class Rules(NamedTuple):
+    """What `platform up` said. `is_open`: anyone may call; `hosts`: names beside this machine's own; `user`: whom the
+    processes that answer run as, where the supervisor is root."""
+
+    api_keys: str | None = None
+    is_open: bool = False
+    hosts: tuple[str, ...] = ()
+    user: str | None = None
+
+    def flags(self) -> list[str]:
+        """As a command line says them: no key is among them."""
+        flags = [] if self.api_keys is None else ["--api-keys", self.api_keys]
+        flags += ["--open"] if self.is_open else []
+        flags += [word for host in self.hosts for word in ("--allow-host", host)]
+        return flags if self.user is None else [*flags, "--user", self.user]
+
+    def check(self, host: str) -> None:
+        """Whether an engine may listen on `host` under these rules. Raises UsageError with the reason."""
+        if self.is_open and self.api_keys is not None:
+            raise UsageError("--open lets anyone call, and --api-keys does not. Give one of them.")
+        if not is_loopback(host) and not self.is_open and self.api_keys is None:
+            raise UsageError(
+                f"--host {host} would let anyone who reaches this machine make predictions. Add --api-keys FILE "
+                "(`platform keys new` makes it), or --open if that is what you want."
+            )
+        if self.user is not None:
+            account(self.user)
+
+
+def remember(project: Project, rules: Rules) -> None:
+    """Note what `platform up` said, so that an engine which another command starts keeps to it."""
+    project.state.mkdir(parents=True, exist_ok=True)
+    temporary = project.rules.with_suffix(".new")
+    temporary.write_bytes(msgspec.json.encode(rules))
+    temporary.replace(project.rules)
+
+
+def remembered(project: Project) -> Rules:
+    """What the last `platform up` said. Raises EngineError when that cannot be read."""
+    try:
+        return msgspec.json.decode(project.rules.read_bytes(), type=Rules)
+    except FileNotFoundError:
+        return Rules()
+    except (OSError, msgspec.DecodeError) as error:
+        raise EngineError(
+            f"{project.rules}, which says who may call, cannot be read: {error}. Say it again with `platform up`."
+        ) from error
+
+
+class Access:
+    """The rules as they hold now. `tell(message)` passes a change on to every process that answers."""
+
+    def __init__(self, rules: Rules, tell: Callable[[dict[str, Any]], None]) -> None:
+        self._rules = rules
+        self._tell = tell
+        self._loop = asyncio.get_running_loop()
+        self._path = None if rules.api_keys is None else Path(rules.api_keys)
+        self._stamp: Stamp = None
+        self._keys: list[Key] | None = None
+        self._trouble = ""
+        self._host = "localhost"
+        if self._path is not None:
+            self._stamp = _stamp(self._path)
+            self._keys = keys.read(self._path)  # an engine does not start with keys it cannot read
+            self._timer = self._loop.call_later(KEYS_LOOK_SECONDS, self._look, self._path)
+
+    def __repr__(self) -> str:
+        return f"Access({self._rules}, keys={None if self._keys is None else len(self._keys)})"
+
+    def listens(self, host: str) -> None:
+        """The address that is listened on, which a living door may have brought; whoever lives is told the rules.
+
+        Raises EngineError when the rules do not allow it.
+        """
+        self._host = host
+        try:
+            self._rules.check(host)
+        except UsageError as error:
+            raise EngineError(
+                f"The door that lives listens on {host}. Say again who may call: add --api-keys FILE, or --open."
+            ) from error
+        self._tell(self.word)
+
+    @property
+    def word(self) -> dict[str, Any]:
+        """What processes that answer are told: see Guard.heard."""
+        hosts: set[str] | None = set(self._rules.hosts)
+        if is_loopback(self._host) or hosts:
+            hosts = {*LOOPBACK, *self._rules.hosts, f"[{self._host}]" if ":" in self._host else self._host}
+        else:
+            hosts = None
+        return {"op": "guard", **Guard(self._keys, hosts).told()}
+
+    def facts(self) -> dict[str, Any]:
+        """What `platform status` says: nothing of the keys but how many there are."""
+        facts: dict[str, Any] = {"keys": None if self._keys is None else len(self._keys), "hosts": self.word["hosts"]}
+        if self._path is not None:
+            facts["file"] = str(self._path)
+        return facts | ({"user": self._rules.user} if self._rules.user else {}) | self._said()
+
+    def close(self) -> None:
+        """Look no more."""
+        if self._path is not None:
+            self._timer.cancel()
+
+    def _said(self) -> dict[str, str]:
+        return {"trouble": self._trouble} if self._trouble else {}
+
+    def _look(self, path: Path) -> None:
+        """Take the file's keys if it changed. One that cannot be read changes nothing: the keys known before hold."""
+        self._timer = self._loop.call_later(KEYS_LOOK_SECONDS, self._look, path)
+        stamp = _stamp(path)
+        if stamp == self._stamp and not self._trouble:
+            return
+        self._stamp = stamp
+        try:
+            found = keys.read(path)
+        except CommandError as error:
+            if error.message != self._trouble:
+                print(f"{error.message} The keys known before hold.", file=sys.stderr)
+            self._trouble = error.message
+            return
+        self._trouble = ""
+        if found != self._keys:
+            self._keys = found
+            print(f"The key file {path} has {len(found)} keys now.", file=sys.stderr)
+            self._tell(self.word)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches an address."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+class Account(NamedTuple):
+    """A user of the operating system."""
+
+    uid: int
+    gid: int
+
+
+def account(name: str) -> Account:
+    """An existing user with fewer rights than root, which this process must be. Raises UsageError."""
+    if os.geteuid() != 0:
+        raise UsageError("--user changes the user of processes, which only root may. Leave it out.")
+    try:
+        found = pwd.getpwnam(name)
+    except KeyError:
+        raise UsageError(f"There is no user {name} on this machine. Make one: useradd --system {name}") from None
+    if found.pw_uid == 0:
+        raise UsageError(f"--user {name} is root. Give a user with no rights of its own.")
+    return Account(found.pw_uid, found.pw_gid)
+
+
+def _stamp(path: Path) -> Stamp:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_size, found.st_ino
