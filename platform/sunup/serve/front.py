@@ -68,6 +68,8 @@ class FrontHandler:
 
     def handle(self, request: Request) -> Response | Awaitable[Response]:
         """Answer from the table."""
+        if request.target == b"*":  # OPTIONS of the whole server (RFC 9110, 9.3.7)
+            return Response(200, [(b"allow", b"GET, HEAD, OPTIONS, POST")], b"")
         return call_app(self._app_for(request), request)
 
     def owns(self, route: Route) -> bool:

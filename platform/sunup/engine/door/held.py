@@ -12,7 +12,7 @@ from sunup.limits import HEAD_BYTES_MAX, PASSED_BYTES_MAX
 from sunup.link.route import Route, origin_form, route
 from sunup.link.shape import shaped
 
-METHODS = frozenset({b"GET", b"HEAD", b"POST", b"PUT", b"DELETE", b"OPTIONS", b"PATCH"})
+_METHOD = re.compile(b"[A-Z]{1,20}")  # whether there is such a one, the parser behind the door knows
 _END = re.compile(rb"\n\r?\n")  # of a head; bare LF too, so that a worker may refuse it at once
 _RESET = struct.pack("ii", 1, 0)  # SO_LINGER: on, 0 s
 
@@ -61,7 +61,7 @@ class Held:
             return Look.BROKEN if len(line) > HEAD_BYTES_MAX else Look.MORE
         method, _, rest = line.partition(b" ")
         target, _, version = rest.partition(b" ")
-        if method not in METHODS or not version.startswith(b"HTTP/1."):
+        if not _METHOD.fullmatch(method) or not version.startswith(b"HTTP/1."):
             return Look.BROKEN
         self._target = origin_form(target)[0]
         if whole and _END.search(self.data) is None and len(self.data) <= HEAD_BYTES_MAX:

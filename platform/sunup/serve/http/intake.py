@@ -198,6 +198,8 @@ class Intake:
             raise BadRequest(f"HTTP/{version} is not spoken here. Use HTTP/1.1.")
         if self._method == b"CONNECT":
             raise MethodNotAllowed("This server is no proxy.")
+        if self.target == b"*" and self._method != b"OPTIONS":
+            raise BadRequest("Only OPTIONS is asked of the whole server.")
         if self._bytes + self._reading > HEAD_BYTES_MAX:
             size = len(self.target) + sum(len(name) + len(value) + 4 for name, value in self._headers)
             if size > HEAD_BYTES_MAX:
