@@ -27,6 +27,7 @@ FEATURE_DEADLINE_MS_DEFAULT: Final = 20.0  # ms; [features] deadline_ms
 # --- Local engine ---------------------------------------------------------------------------------------------------
 FDS_PER_MESSAGE_MAX: Final = 253  # descriptors; SCM_MAX_FD of the Linux kernel
 CONNECTIONS_MAX: Final = 16_384  # connections one worker may hold; size of its state array (one byte each)
+SPARE_DESCRIPTORS: Final = 1024  # descriptors a worker may have open beside connections: stores, brokers, logs
 MESSAGE_BYTES_MAX: Final = 160 * 1024  # bytes in one link message; below the default SO_SNDBUF of 208 KiB
 BIRTH_SECONDS_MAX: Final = 30.0  # s from fork to ready before a worker is given up (a large model loads in seconds)
 PROOF_SECONDS_MAX: Final = 60.0  # s for the first, proving, start of a revision

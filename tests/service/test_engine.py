@@ -59,7 +59,7 @@ def test_a_full_log_makes_way(tmp_path: Path) -> None:
     (tmp_path / "fraud.log").write_bytes(bytes(LOG_BYTES_MAX + 1))
     (tmp_path / "small.log").write_bytes(b"x")
     rotate(tmp_path)
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["fraud.log.1", "small.log"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["fraud.log", "fraud.log.1", "small.log"]
 
 
 @pytest.mark.parametrize("target", ["/v1/models/double:predict", "/functions/double/invocations"])

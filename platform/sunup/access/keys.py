@@ -104,9 +104,12 @@ def _changing(path: Path) -> Iterator[list[Key]]:
         fcntl.flock(folder, fcntl.LOCK_EX)
         keys = read(path) if path.exists() else []
         yield keys
+        data = b"".join(msgspec.json.encode(key) + b"\n" for key in keys)
+        if len(data) > KEYS_BYTES_MAX:
+            raise CommandError(f"{path} is full: {len(keys)} keys are over {KEYS_BYTES_MAX} bytes. Revoke some.")
         temporary = path.with_name(f".{path.name}.{os.getpid()}")
         with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
-            file.write(b"".join(msgspec.json.encode(key) + b"\n" for key in keys))
+            file.write(data)
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)

@@ -2,8 +2,6 @@
 
 import asyncio
 import ipaddress
-import os
-import pwd
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +12,7 @@ import msgspec
 from sunup.access import keys
 from sunup.access.guard import LOOPBACK, Guard
 from sunup.access.keys import Key
+from sunup.access.rights import Rights, account
 from sunup.errors import CommandError, EngineError, UsageError
 from sunup.limits import KEYS_LOOK_SECONDS
 from sunup.settings import Project
@@ -81,7 +80,9 @@ class Access:
         self._stamp: Stamp = None
         self._keys: list[Key] | None = None
         self._trouble = ""
-        self._host = "localhost"
+        self._word: dict[str, Any] | None = None  # made once for all births
+        self._host: str | None = None  # what is listened on, once that is known
+        self.rights = Rights.of(rules.user)
         if self._path is not None:
             self._stamp = _stamp(self._path)
             self._keys = keys.read(self._path)  # an engine does not start with keys it cannot read
@@ -95,7 +96,7 @@ class Access:
 
         Raises EngineError when the rules do not allow it.
         """
-        self._host = host
+        self._host, self._word = host, None
         try:
             self._rules.check(host)
         except UsageError as error:
@@ -104,15 +105,21 @@ class Access:
             ) from error
         self._tell(self.word)
 
+    def greet(self, send: Callable[[dict[str, Any]], object]) -> None:
+        """Tell a new door; one that is being adopted keeps its word until it is clear that it is."""
+        if self._host is not None:
+            send(self.word)
+
     @property
     def word(self) -> dict[str, Any]:
         """What processes that answer are told: see Guard.heard."""
-        hosts: set[str] | None = set(self._rules.hosts)
-        if is_loopback(self._host) or hosts:
-            hosts = {*LOOPBACK, *self._rules.hosts, f"[{self._host}]" if ":" in self._host else self._host}
-        else:
-            hosts = None
-        return {"op": "guard", **Guard(self._keys, hosts).told()}
+        assert self._host is not None, "nobody is born before it is known where the engine listens"
+        if self._word is None:
+            hosts: set[str] | None = None
+            if is_loopback(self._host) or self._rules.hosts:
+                hosts = {*LOOPBACK, *self._rules.hosts, f"[{self._host}]" if ":" in self._host else self._host}
+            self._word = {"op": "guard", **Guard(self._keys, hosts).told()}
+        return self._word
 
     def facts(self) -> dict[str, Any]:
         """What `platform status` says: nothing of the keys but how many there are."""
@@ -145,7 +152,7 @@ class Access:
             return
         self._trouble = ""
         if found != self._keys:
-            self._keys = found
+            self._keys, self._word = found, None
             print(f"The key file {path} has {len(found)} keys now.", file=sys.stderr)
             self._tell(self.word)
 
@@ -156,26 +163,6 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
-
-
-class Account(NamedTuple):
-    """A user of the operating system."""
-
-    uid: int
-    gid: int
-
-
-def account(name: str) -> Account:
-    """An existing user with fewer rights than root, which this process must be. Raises UsageError."""
-    if os.geteuid() != 0:
-        raise UsageError("--user changes the user of processes, which only root may. Leave it out.")
-    try:
-        found = pwd.getpwnam(name)
-    except KeyError:
-        raise UsageError(f"There is no user {name} on this machine. Make one: useradd --system {name}") from None
-    if found.pw_uid == 0:
-        raise UsageError(f"--user {name} is root. Give a user with no rights of its own.")
-    return Account(found.pw_uid, found.pw_gid)
 
 
 def _stamp(path: Path) -> Stamp:

@@ -61,25 +61,31 @@ class Segment:
         size = start + 8 * sum(s.slots for s in series)
         if not (path.exists() and path.stat().st_size == size and path.read_bytes()[: len(head)] == head):
             temporary = path.with_suffix(f".{os.getpid()}.new")
-            temporary.write_bytes(head + bytes(size - len(head)))  # written, not sparse: a full disk fails here
+            temporary.unlink(missing_ok=True)
+            with open(_descriptor(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL), "wb") as file:
+                file.write(head + bytes(size - len(head)))  # written, not sparse: a full disk fails here
             temporary.rename(path)
-        return cls._map_file(path, series, start)
+        return cls._map_file(path, series, start, write=True)
 
     @classmethod
-    def open(cls, path: Path) -> Self:
-        """Map an existing segment for reading. Raises ValueError when damaged."""
-        with path.open("rb") as file:
+    def open(cls, path: Path, *, write: bool = False) -> Self:
+        """Map an existing segment, for reading or to `write`, too. Raises ValueError when damaged."""
+        with open(_descriptor(path, os.O_RDONLY), "rb") as file:
             if file.read(8) != _MAGIC:
                 raise ValueError(f"{path} is not a counter segment")
             (length,) = _LENGTH.unpack(file.read(4))
             header: dict[str, Any] = json.loads(file.read(length))
         series = [Series(n, k, labels, tuple(buckets)) for n, k, labels, buckets in header["series"]]
-        return cls._map_file(path, series, _up8(12 + length))
+        return cls._map_file(path, series, _up8(12 + length), write=write)
 
     @classmethod
-    def _map_file(cls, path: Path, series: list[Series], start: int) -> Self:
-        with path.open("r+b") as file:
-            return cls(path, mmap.mmap(file.fileno(), 0), series, start)
+    def _map_file(cls, path: Path, series: list[Series], start: int, *, write: bool) -> Self:
+        descriptor = _descriptor(path, os.O_RDWR if write else os.O_RDONLY)
+        try:
+            mapped = mmap.mmap(descriptor, 0, access=mmap.ACCESS_WRITE if write else mmap.ACCESS_READ)
+        finally:
+            os.close(descriptor)
+        return cls(path, mapped, series, start)
 
     def slot(self, name: str, **labels: str) -> int:
         """The index in `values` of a series (of a histogram: of its first bucket)."""
@@ -110,6 +116,11 @@ def counters_path(run: Path, function: str, slot: int) -> Path:
 def key(name: str, labels: dict[str, str]) -> str:
     """A series' identity within a segment."""
     return name + "".join(f"|{k}={labels[k]}" for k in sorted(labels))
+
+
+def _descriptor(path: Path, flags: int) -> int:
+    """Open a file of a folder in which another user may write: through no link, and never to wait for a pipe."""
+    return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o644)
 
 
 def _up8(size: int) -> int:

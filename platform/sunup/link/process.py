@@ -8,6 +8,7 @@ import resource
 import socket
 from pathlib import Path
 
+_PR_SET_NAME = 15
 _PR_SET_CHILD_SUBREAPER = 36
 
 
@@ -26,7 +27,7 @@ def inherit_listener(number: int) -> socket.socket:
 
 def name_process(name: str) -> None:
     """Show `name` (its first 15 bytes) in ps and top instead of the parent's."""
-    Path("/proc/self/comm").write_bytes(name.encode()[:15])
+    ctypes.CDLL(None).prctl(_PR_SET_NAME, name.encode()[:15], 0, 0, 0)
 
 
 def become_subreaper() -> None:
@@ -38,9 +39,13 @@ def become_subreaper() -> None:
 
 
 def pss_bytes(pid: int) -> int:
-    """Proportional set size of a process: its private memory plus its share of what it shares. 0 when it is gone."""
+    """Proportional set size of a process: its private memory plus its share of what it shares. 0 when it is gone; where
+    another user's may not be looked into, all that is resident but for files, which counts what is shared in full."""
     try:
         text = Path(f"/proc/{pid}/smaps_rollup").read_text()
+    except PermissionError:
+        resident, shared = Path(f"/proc/{pid}/statm").read_text().split()[1:3]
+        return (int(resident) - int(shared)) * resource.getpagesize()
     except OSError:
         return 0
     line = next((one for one in text.splitlines() if one.startswith("Pss:")), "Pss: 0 kB")

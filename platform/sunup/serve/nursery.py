@@ -20,6 +20,8 @@ import sys
 from collections.abc import Callable
 from typing import Any, NoReturn
 
+from sunup.access.rights import confine
+from sunup.limits import CONNECTIONS_MAX, SPARE_DESCRIPTORS
 from sunup.link.channel import Message, receive, send
 from sunup.link.process import inherit_listener, name_process, raise_nofile
 from sunup.rehearsal import rehearse
@@ -119,6 +121,7 @@ class Nursery:
 def main() -> None:
     """Entry point: RUN_FOLDER, then the number of the own listening socket."""
     raise_nofile()
+    confine(descriptors=CONNECTIONS_MAX + SPARE_DESCRIPTORS)  # once, for every worker
     name_process("sunup-nursery")
     own = inherit_listener(int(sys.argv[2]))
     rehearse()

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from sunup.access.guard import Guard
+from sunup.access.rights import confine
 from sunup.engine.door.clients import Clients
 from sunup.engine.door.held import Held
 from sunup.engine.door.target import Target, WorkerLink
@@ -126,7 +127,7 @@ class Door:
         worker = target.choose()
         if worker is not None and worker.take(held):
             return
-        if target.name is not None and self._guard is not None:
+        if target.name is not None and self._guard is not None and self._guard.keys is not None:
             try:
                 held.admit(self._guard)  # a worker would refuse it, too: a stranger wakes nobody and waits in no queue
             except CallError as error:
@@ -256,6 +257,7 @@ def main() -> None:
     """Entry point."""
     name_process("sunup-door")
     raise_nofile()
+    confine()
     own, listener = (inherit_listener(int(number)) for number in sys.argv[2:4])
     asyncio.run(run(Path(sys.argv[1]), own, listener))
 

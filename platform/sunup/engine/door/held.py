@@ -70,15 +70,14 @@ class Held:
         return Look.ROUTED
 
     def admit(self, guard: Guard) -> None:
-        """What a worker will check, looked at before one is born for it. Raises what `Guard.check` does.
+        """Look at the key, as a worker will, before one is born for it. Raises what `Guard.check` does.
 
         A head that is not well-formed may pass, or not: the worker that gets it refuses it for that.
         """
         _, *lines = _END.split(self.data.lstrip(b"\r\n"), 1)[0].split(b"\n")
         fields = [(name.lower(), value.strip()) for name, _, value in (line.partition(b":") for line in lines)]
-        host = next((value for name, value in fields if name == b"host"), None)
         function = self.route.function if self.route is not None else None
-        guard.check(host=host, given=given_in(fields), function=function, target=self._target)
+        guard.check(host=None, given=given_in(fields), function=function, target=self._target)
 
     def refuse(self, error: CallError) -> None:
         """Answer with `error` and shut the sending side. The caller lingers, so that no reset destroys the answer."""

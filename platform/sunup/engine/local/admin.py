@@ -1,7 +1,7 @@
 """The supervisor process: its admin socket, its start and its end.
 
 `run/admin.sock` takes one JSON object a line (`op` and its arguments) and answers lines: events, then one with `ok`.
-The folder has mode 0700, so who may connect is decided by the file system.
+The folder has mode 0700 (with --user, others may pass through it) and the socket 0600; and who connects is looked at.
 Runs as `python -m sunup.engine.local.admin --project DIR --host H --port P --metrics-port M [RULES] [--ready-fd N]`.
 """
 
@@ -11,10 +11,14 @@ import fcntl
 import json
 import os
 import signal
+import socket
+import struct
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any, TextIO
 
+from sunup.access.rights import Rights
 from sunup.engine.access import Rules
 from sunup.engine.local.operations import Operations
 from sunup.engine.local.supervisor import Supervisor
@@ -22,6 +26,8 @@ from sunup.errors import CommandError, EngineError, SunupError, UsageError
 from sunup.limits import ADMIN_LINE_BYTES_MAX
 from sunup.link.process import become_subreaper, name_process, raise_nofile
 from sunup.settings import Project
+
+_PEER = struct.Struct("3i")  # struct ucred: pid, uid, gid
 
 
 class Admin:
@@ -34,13 +40,16 @@ class Admin:
     async def serve(self, path: Path) -> asyncio.Server:
         """Listen at `path`."""
         path.unlink(missing_ok=True)
-        return await asyncio.start_unix_server(self._client, path, limit=ADMIN_LINE_BYTES_MAX)
+        server = await asyncio.start_unix_server(self._client, path, limit=ADMIN_LINE_BYTES_MAX)
+        path.chmod(0o600)
+        return server
 
     async def _client(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         def say(line: dict[str, Any]) -> None:
             writer.write(json.dumps(line).encode() + b"\n")
 
         try:
+            self._check(writer.get_extra_info("socket"))
             line = await reader.readline()
             if line:
                 say({"ok": True, "result": await self._do(json.loads(line), say)})
@@ -52,6 +61,12 @@ class Admin:
             say({"ok": False, "error": {"code": "internal", "message": f"{error!r}; the engine's log says more."}})
         finally:
             writer.close()
+
+    def _check(self, sock: socket.socket) -> None:
+        """Refuse who is not the engine's user, nor root, and the engine's own processes: they answer strangers."""
+        pid, uid, _ = _PEER.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size))
+        if uid not in (os.geteuid(), 0) or pid in self._operations.pids():
+            raise EngineError("This engine does not take commands from you.")
 
     async def _do(self, request: dict[str, Any], emit: Any) -> dict[str, Any]:
         operations = self._operations
@@ -75,7 +90,7 @@ class Admin:
 
 def lock(project: Project) -> TextIO:
     """Be the only supervisor of this project. Raises EngineError when another one lives."""
-    for folder in (project.state, project.run, project.run / "counters", project.logs):
+    for folder in (project.state, project.bundles, project.run, project.run / "counters", project.logs):
         folder.mkdir(parents=True, exist_ok=True)
     project.run.chmod(0o700)
     file = (project.run / "lock").open("w")
@@ -86,6 +101,24 @@ def lock(project: Project) -> TextIO:
     return file
 
 
+def open_folders(project: Project, rights: Rights) -> None:
+    """Let the account that answers strangers reach what it needs, and try that it does. Raises EngineError."""
+    if rights.account is None:
+        return
+    rights.pass_through(project.state, project.run, project.logs, project.bundles)
+    rights.share(project.run / "counters")
+    rights.read(project.bundles / ".checked")
+    tried = [sys.executable, "-P", "-c", f"import os, sunup.serve.worker; os.stat({str(project.run / 'counters')!r})"]
+    try:
+        subprocess.run(tried, check=True, capture_output=True, text=True, cwd="/", **rights.process())
+    except (OSError, subprocess.CalledProcessError) as error:
+        said = error.stderr.strip().splitlines()[-1] if isinstance(error, subprocess.CalledProcessError) else str(error)
+        raise EngineError(
+            f"The user of --user cannot run Sunup: {said}. It must be able to read {sys.executable}, what it imports, "
+            f"and {project.state}: no folder above them may be closed to it."
+        ) from error
+
+
 async def run(project: Project, host: str, port: int, metrics_port: int, *, rules: Rules, ready_fd: int | None) -> None:
     """Serve until SIGTERM, SIGINT or `platform down`."""
     supervisor = Supervisor(project, (host, port), ("127.0.0.1", metrics_port), rules)
@@ -94,6 +127,7 @@ async def run(project: Project, host: str, port: int, metrics_port: int, *, rule
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, admin.stopping.set)
+    open_folders(project, supervisor.access.rights)
     await supervisor.start()
     path = project.run / "admin.sock"
     server = await admin.serve(path)

@@ -72,7 +72,7 @@ class Live:
         old = self._segments.pop(worker.slot, None)
         if old is not None:
             old.close()
-        self._segments[worker.slot] = Segment.open(counters_path(run, self.revision.function, worker.slot))
+        self._segments[worker.slot] = Segment.open(counters_path(run, self.revision.function, worker.slot), write=True)
         self._answered = self._total("sunup_requests_total")
 
     def lost(self, worker: Worker) -> None:

@@ -96,6 +96,12 @@ class Operations:
         facts = {**self.address(), "processes": processes, "access": engine.access.facts()}
         return {"engine": facts, "functions": functions}
 
+    def pids(self) -> set[int]:
+        """The processes that answer callers, and those they come from."""
+        engine = self._engine
+        peers = [engine.door.peer, engine.nursery.peer, *(worker.peer for worker in engine.workers.all.values())]
+        return {peer.pid for peer in peers if peer is not None}
+
     def address(self) -> dict[str, Any]:
         """Where this engine listens."""
         host, port = self._engine.listener.getsockname()[:2]

@@ -2,17 +2,26 @@
 the sockets and logs that they and the workers are given."""
 
 import asyncio
+import os
+import re
 import socket
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from sunup.access.rights import Rights
 from sunup.errors import EngineError
 from sunup.limits import ADOPT_SECONDS_MAX, LOG_BYTES_MAX, RESTART_BACKOFF_SECONDS_MAX
 from sunup.link.channel import Message
 from sunup.link.peer import Peer, find, prepare
+from sunup.settings import API_KEY, Project
 
+NOBODY_ELSE = Rights(None)
+_INHERITED = re.compile(
+    r"PATH|HOME|LANG|LC_.*|TZ|TMPDIR|PYTHON.*|VIRTUAL_ENV|LD_.*|MALLOC_.*|GLIBC_.*|SUNUP_.*|SSL_CERT_.*|OTEL_.*|"
+    r"(OMP|OPENBLAS|MKL|ORT|CUDA|NVIDIA|COVERAGE)_.*"
+)
 STEADY_SECONDS = 10.0  # a process that lived this long is restarted at once when it dies
 
 
@@ -20,29 +29,30 @@ class Service:
     """One resident process that must always be there: `python -m MODULE RUN_FOLDER OWN_FD [INHERITED_FD ...]`.
 
     `peer` is there from its hello to its end. `on_up(peer, hello)` runs each time it has said hello; `inherited` gives
-    further descriptors it is to own.
+    further descriptors it is to own, `rights` whose it is.
     """
 
     def __init__(
         self,
         role: str,
         module: str,
-        run: Path,
+        project: Project,
         *,
+        rights: Rights,
         inherited: Callable[[], list[int]] = list,
         on_up: Callable[[Peer, Message], None],
         on_message: Callable[[Peer, Message], None],
         on_end: Callable[[], None] = lambda: None,
-        log: Path,
     ) -> None:
         self.role = role
         self._module = module
-        self._path = run / f"{role}.sock"
+        self._path = project.run / f"{role}.sock"
+        self._rights = rights
         self._inherited = inherited
         self._on_up = on_up
         self._on_message = on_message
         self._on_end = on_end
-        self._log = log
+        self._log = project.logs / f"{role}.log"
         self._loop = asyncio.get_running_loop()
         self._started = 0.0
         self._failures = 0
@@ -82,6 +92,8 @@ class Service:
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
+                env=environment(),
+                **self._rights.process(),
             )
         own.close()
         self._started = self._loop.time()
@@ -144,8 +156,18 @@ def listen(host: str, port: int) -> socket.socket:
         ) from error
 
 
-def rotate(logs: Path) -> None:
-    """Move logs over LOG_BYTES_MAX aside, each over its last one. Workers find the name free and open it again."""
+def environment() -> dict[str, str]:
+    """What the processes that answer strangers inherit: none of the registry's credentials, nor anybody's key."""
+    return {name: value for name, value in os.environ.items() if _INHERITED.fullmatch(name) and name != API_KEY}
+
+
+def rotate(logs: Path, rights: Rights = NOBODY_ELSE) -> None:
+    """Move logs over LOG_BYTES_MAX aside, each over its last one. Workers find another file there and open it."""
     for log in logs.glob("*.log"):
         if log.stat().st_size > LOG_BYTES_MAX:
-            log.rename(log.with_suffix(".log.1"))
+            fresh, aside = log.with_suffix(".log.new"), log.with_suffix(".log.1")
+            fresh.touch(0o640)
+            rights.own(fresh)
+            aside.unlink(missing_ok=True)
+            os.link(log, aside)
+            fresh.replace(log)  # there always is one: a worker that is another user's could not make it

@@ -43,6 +43,7 @@ class Supervisor:
         self.project = project
         self._addresses = (address, metrics_address)
         self.access = Access(rules, self._tell_guarded)
+        rights = self.access.rights
         self.machine = machine_key()
         self.state = StateFile(project.state / "state.db")
         self.broken: dict[str, str] = {}  # recorded functions that cannot be served, and why
@@ -51,29 +52,27 @@ class Supervisor:
         self._stopping = False
         self._costs: dict[str, tuple[int, float]] = {}
         self._board = Board(project.run / "counters" / "engine.seg", self._loop.call_later)
-        self.workers = Workers(
-            project.run, project.logs, fork=self._fork, on_change=self._changed, on_message=self._worker_said
-        )
-        self._chores = Chores(project.logs, self.workers, self._board)
+        self.workers = Workers(project, rights, fork=self._fork, on_change=self._changed, on_message=self._worker_said)
+        self._chores = Chores(self.workers, self._board)
         self.streams = Streams(self.workers, self, self._board)
         self.scaler = Scaler(self.live, self.workers, self, self._before_tick)
         self.door = Service(
             "door",
             DOOR_MODULE,
-            project.run,
+            project,
+            rights=rights,
             inherited=lambda: [self.listener.fileno()],
             on_up=self._door_up,
             on_message=self._door_said,
-            log=project.logs / "door.log",
         )
         self.nursery = Service(
             "nursery",
             NURSERY_MODULE,
-            project.run,
+            project,
+            rights=rights,
             on_up=lambda _peer, _message: self.scaler.tick(),
             on_message=lambda _, m: self.workers.forked(m.head["id"], m.head["pid"], m.fds[0]),
             on_end=self.workers.nursery_died,
-            log=project.logs / "nursery.log",
         )
 
     # --- begin and end ----------------------------------------------------------------------------------------------
@@ -206,7 +205,7 @@ class Supervisor:
         """A door is there (new, or adopted): tell it everything."""
         if message.fds:
             self.listener = socket.socket(fileno=message.fds[0])  # the same socket, or an adopted door's
-        peer.channel.send(self.access.word)
+        self.access.greet(peer.channel.send)
         for live in self.live.values():
             peer.channel.send(self._entry(live))
         for worker in self.workers.all.values():
@@ -279,9 +278,9 @@ class Supervisor:
         return self.nursery.peer is not None and self.nursery.peer.channel.send(head, fds=fds)
 
     def _attach(self, worker: Worker) -> None:
-        name, of = worker.name, worker.birth
+        of = worker.birth
         if of.role.by_door:
-            self._tell_door({"op": "attach", "worker": name, "function": of.function, "revision": of.revision})
+            self._tell_door({"op": "attach", "worker": worker.name, "function": of.function, "revision": of.revision})
 
     def _entry(self, live: Live) -> dict[str, Any]:
         folder = str(self.project.bundles / live.revision.digest)

@@ -11,6 +11,7 @@ from enum import Enum, StrEnum
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from sunup.access.rights import Rights
 from sunup.engine.local.services import rotate
 from sunup.engine.local.state import Revision
 from sunup.limits import ADOPT_SECONDS_MAX, BIRTH_SECONDS_MAX, DRAIN_SECONDS_MAX, PROOF_SECONDS_MAX
@@ -19,6 +20,7 @@ from sunup.link.channel import Message
 from sunup.link.peer import Peer, find, prepare
 from sunup.link.process import pss_bytes
 from sunup.link.states import create_states
+from sunup.settings import Project
 
 WEIGH_SECONDS = 5.0  # reading a process's memory costs the kernel about a millisecond
 
@@ -90,19 +92,21 @@ class BirthFailed(Exception):
 
 
 class Workers:
-    """All workers. `fork(head, fds)` asks the nursery; `on_change(worker)` runs when one became ready or died."""
+    """All workers, whose they are by `rights`. `fork(head, fds)` asks the nursery; `on_change(worker)` runs when one
+    became ready or died."""
 
     def __init__(
         self,
-        run: Path,
-        logs: Path,
+        project: Project,
+        rights: Rights,
         *,
         fork: Callable[[dict[str, Any], list[int]], bool],
         on_change: Callable[[Worker], None],
         on_message: Callable[[Worker, dict[str, Any]], None],
     ) -> None:
-        self.run = run
-        self._logs = logs
+        self.run = project.run
+        self.logs = project.logs
+        self.rights = rights
         self._fork = fork
         self._on_change = on_change
         self._on_message = on_message
@@ -135,10 +139,16 @@ class Workers:
         slot = next(s for s in range(len(used) + 1) if s not in used)
         worker = Worker(name, slot, birth, self._loop.time())
         self.all[name] = worker
-        create_states(self.run / f"{name}.states")
-        own, sock = prepare(self.run / f"{name}.sock")
+        states, path = self.run / f"{name}.states", self.run / f"{name}.sock"
+        create_states(states)
+        own, sock = prepare(path)
         worker.peer = self._peer(sock, worker)
-        log = self._logs / f"{birth.function or birth.role}.log"
+        log = self.logs / f"{birth.function or birth.role}.log"
+        self.rights.log(log)
+        self.rights.own(states)
+        self.rights.own(path)  # the door connects to it
+        if birth.bundle:
+            self.rights.read(Path(birth.bundle))
         head = {"op": "fork", "id": name, "slot": slot, "asked": self._loop.time(), "run": str(self.run)}
         if not self._fork({**head, "log": str(log), **birth._asdict()}, [own.fileno(), *fds]):
             self._loop.call_soon(self._failed, worker, "the nursery is being restarted")
@@ -270,8 +280,7 @@ class Workers:
 class Chores:
     """What is done now and then while something goes on: memory is weighed, and a full log makes way for a new one."""
 
-    def __init__(self, logs: Path, workers: Workers, board: Board) -> None:
-        self._logs = logs
+    def __init__(self, workers: Workers, board: Board) -> None:
         self._workers = workers
         self._board = board
         self._due = 0.0
@@ -281,7 +290,7 @@ class Chores:
         if now < self._due:
             return
         self._due = now + WEIGH_SECONDS
-        rotate(self._logs)
+        rotate(self._workers.logs, self._workers.rights)
         for name in functions:
             used = sum(pss_bytes(w.peer.pid) for w in self._workers.of(name) if w.peer is not None)
             self._board.put("sunup_worker_memory_bytes", float(used), function=name)

@@ -218,13 +218,16 @@ def test_a_door_to_everybody_is_not_adopted_without_a_word(tmp_path: Path) -> No
     engine = Guarded(tmp_path / "p")
     engine.up(engine.rules, host="0.0.0.0")
     engine.serve("double", 2.0)
+    engine.serve("triple", 3.0, scale=Scale(idle_s=0.3))
     assert engine.post(None).status == 401
     assert engine.ask("GET", "/functions", b"", None, {"host": "any.test", "x-api-key": engine.any}).status == 200
+    until(lambda: engine.at_zero("triple"), "the function to go to zero")
     os.kill(engine.pids()["supervisor"], signal.SIGKILL)
     until(lambda: engine.running() is None, "the supervisor to be gone")
     with pytest.raises(EngineError, match=r"listens on 0\.0\.0\.0.*--api-keys FILE, or --open"):
         engine.up()
     assert engine.post(None).status == 401
+    assert engine.post(None, "/functions/triple").status == 401, "the door keeps its word, too"
     engine.up(engine.rules)
     assert engine.post(engine.mine).y == 4.0
     engine.down()

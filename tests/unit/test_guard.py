@@ -84,6 +84,14 @@ def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
         keys.read(tmp_path / "large")
 
 
+def test_a_full_file_is_not_made_unreadable(tmp_path: Path) -> None:
+    path = tmp_path / "keys.jsonl"
+    keys.add(path, WEB_KEY)
+    with pytest.raises(CommandError, match="Revoke some"):
+        keys.add(path, keys.make(name="x" * KEYS_BYTES_MAX, functions=None)[1])
+    assert keys.read(path) == [WEB_KEY]
+
+
 # --- the guard --------------------------------------------------------------------------------------------------------
 
 
