@@ -13,7 +13,7 @@ from tests.engine_fixture import Engine, until
 from tests.raw_http import Client
 
 from sunup.bundle.manifest import Scale
-from sunup.limits import BODY_BYTES_DEFAULT, HEAD_BYTES_MAX, HEAD_SECONDS_MAX
+from sunup.limits import BODY_BYTES_DEFAULT, BODY_SECONDS_MAX, HEAD_BYTES_MAX, HEAD_SECONDS_MAX
 
 BODY = b'{"x": 2.0}'
 LINE = b"POST /functions/double HTTP/1.1\r\n"
@@ -247,10 +247,13 @@ def test_http_1_0_needs_no_host_and_closes(served: Engine) -> None:
         assert client.is_over()
 
 
-def test_slow_heads_are_408_however_they_trickle(served: Engine) -> None:
-    """One that stops at the door before its function is known, one that trickles there, one that a worker waits for."""
+def test_slow_heads_and_bodies_are_408_however_they_trickle(served: Engine) -> None:
+    """One that stops at the door before its function is known, one that trickles there, one a worker waits for, and
+    one whose body does not come."""
     line, part = HEAD[:20], HEAD[:-3]
-    with Client(served) as stopped, Client(served) as trickling, Client(served) as kept:
+    with Client(served) as stopped, Client(served) as trickling, Client(served) as kept, Client(served) as bodiless:
+        bodiless.sock.settimeout(BODY_SECONDS_MAX + 10)
+        bodiless.sock.sendall(GOOD[:-1])
         assert kept.ask(GOOD)[0] == 200
         began = time.monotonic()
         stopped.sock.sendall(line)
@@ -263,5 +266,8 @@ def test_slow_heads_are_408_however_they_trickle(served: Engine) -> None:
             assert (status, headers[b"connection"]) == (408, b"close")
             assert client.is_over()
         took = time.monotonic() - began
-    assert HEAD_SECONDS_MAX - 1 < took < HEAD_SECONDS_MAX + 5
+        assert HEAD_SECONDS_MAX - 1 < took < HEAD_SECONDS_MAX + 5
+        assert bodiless.answer()[0] == 408
+        assert bodiless.is_over()
+        assert BODY_SECONDS_MAX - 1 < time.monotonic() - began < BODY_SECONDS_MAX + 5
     until(lambda: served.call("double", 2.0).status == 200, "service")

@@ -49,6 +49,8 @@ def status(function: str | None, as_json: bool, project: Project) -> None:
     ]
     show_table(columns, [_row(one) for one in facts["functions"]])
     show_streams(facts["functions"])
+    if trouble := engine["access"].get("trouble"):
+        show_note(f"{trouble} The keys known before hold.")
     if function is not None:
         for one in facts["functions"]:
             _show_detail(one, engine)
