@@ -28,7 +28,7 @@ TOP_LEVEL: Final = {
 }
 
 # --- Who may import whom: ARCHITECTURE.md, section 3 ----------------------------------------------------------------
-VOCABULARY: Final = {"sunup", "types", "errors", "limits", "clock", "settings"}
+VOCABULARY: Final = {"sunup", "types", "errors", "limits", "clock", "cron", "settings"}
 PARTS: Final = {"access", "wire", "lookup", "batch", "execute", "bundle", "registry", "scale", "link", "stream"}
 SERVING: Final = VOCABULARY | PARTS - {"registry", "scale", "stream"} | {"pipeline", "function", "rehearsal"}
 MAY_IMPORT: Final = {

@@ -22,6 +22,13 @@ BODY_BYTES_DEFAULT: Final = 1024 * 1024  # bytes; [limits] body_max
 TIMEOUT_SECONDS_DEFAULT: Final = 2.0  # s; [limits] timeout: a caller that waits longer has usually gone
 QUEUE_DEFAULT: Final = 256  # calls; [scale] queue_max
 IDLE_TO_ZERO_SECONDS_DEFAULT: Final = 30.0  # s; [scale] idle
+IDLE_AUTO_SECONDS_MIN: Final = 0.5  # s; idle = "auto" keeps a worker at least so long: two looks of the scaler
+IDLE_AUTO_SECONDS_MAX: Final = 600.0  # s; idle = "auto" keeps a worker at most so long: what others keep every worker
+SLOW_START_SECONDS: Final = 0.1  # s; a cold start a caller notices: before a timer's call a worker is there early
+SILENCES_KEPT_SECONDS: Final = 60.0  # s between writings of what idle = "auto" learned; a crash forgets so much
+WARM_SECONDS_DEFAULT: Final = 600.0  # s; [scale] warm, `for`: workers that wait for a rush that starts on the minute
+WARM_CHECK_SECONDS: Final = 60.0  # s a set time may be slept towards at once: the wall clock may be set meanwhile
+WARM_LEAD_SECONDS: Final = 5.0  # s a worker of [scale] warm is born before its time: clocks differ, births take a while
 FEATURE_DEADLINE_MS_DEFAULT: Final = 20.0  # ms; [features] deadline_ms
 
 # --- Local engine ---------------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from sunup.bundle.declare.fit import fit, response_fields
 from sunup.bundle.declare.quantity import format_bytes, format_seconds, parse_bytes, parse_seconds
 from sunup.bundle.declare.spec import FeatureSpec, ResponseSpec, Spec
 from sunup.bundle.declare.write import derive, write
-from sunup.bundle.manifest import Limits, Scale, StreamSpec
+from sunup.bundle.manifest import Limits, Scale, StreamSpec, Warm
 from sunup.errors import UsageError
 from sunup.types import Decision, Field, ResponseField, Tensor
 
@@ -115,6 +115,30 @@ def test_a_stream_needs_only_its_broker_and_its_input() -> None:
     assert stream is not None
     assert (stream.output, stream.dead_letter, stream.group) == ("fraud-scores", "fraud-dead", "sunup-fraud")
     assert (stream.content, stream.guarantee, stream.max_workers) == ("auto", "exactly-once", 4)
+
+
+def test_an_idle_time_that_is_learned_and_workers_at_set_times() -> None:
+    text = '[scale]\nidle = "auto"\nwarm = [{ cron = "0 8 * * 1-5" }, { cron = "0 0 1 * *", min = 2, for = "1h" }]\n'
+    spec = parse(text, source="x", name="fraud")
+    assert spec.scale == Scale(idle_auto=True, warm=(Warm("0 8 * * 1-5", 1, 600.0), Warm("0 0 1 * *", 2, 3600.0)))
+    assert parse(write(spec), source="x", name="other") == spec
+
+
+@pytest.mark.parametrize(
+    ("warm", "message"),
+    [
+        ('{ cron = "0 8 * *" }', "f.toml, line 2: [scale] warm: '0 8 * *' has 4 fields"),
+        ('{ cron = "0 8 * * *", min = 9 }', "f.toml, line 2: [scale] warm: min = 9 is more than max = 4"),
+        ('{ cron = "0 8 * * *", min = 0 }', "f.toml, line 2: [scale] warm: expected `int` >= 1"),
+        ('{ cron = "0 8 * * *", for = "long" }', "f.toml, line 2: [scale] warm: 'long' is not a duration"),
+        ('{ cron = "0 8 * * *", fro = "1h" }', "f.toml, line 2: [scale] warm: object contains unknown field `fro`"),
+        ("{ min = 1 }", "f.toml, line 2: [scale] warm: object missing required field `cron`"),
+    ],
+)
+def test_a_set_time_that_is_wrong_says_where_and_why(warm: str, message: str) -> None:
+    with pytest.raises(UsageError) as refused:
+        parse(f"[scale]\nwarm = [{warm}]\n", source="f.toml", name="fraud")
+    assert message in str(refused.value)
 
 
 def test_an_empty_file_is_a_function_named_as_its_folder(tmp_path: Path) -> None:

@@ -72,3 +72,30 @@ def test_state_of_another_version_is_refused(tmp_path: Path) -> None:
     db.close()
     with pytest.raises(EngineError, match="state version 99"):
         StateFile(tmp_path / "state.db")
+
+
+def test_what_was_learned_of_silences_is_kept_until_its_function_goes(tmp_path: Path) -> None:
+    path = tmp_path / "state.db"
+    state = StateFile(path)
+    state.silences.note({})
+    state.silences.note({"fraud": b"1", "churn": b"2"})
+    state.silences.note({"fraud": b"3"})
+    state.close()
+    state = StateFile(path)
+    assert [state.silences.of(name) for name in ("fraud", "churn", "other")] == [b"3", b"2", b""]
+    state.forget("fraud")
+    assert [state.silences.of(name) for name in ("fraud", "churn")] == [b"", b"2"]
+    state.close()
+
+
+def test_a_state_file_from_before_silences_were_kept_opens(tmp_path: Path) -> None:
+    path = tmp_path / "state.db"
+    state = StateFile(path)
+    state.route(revision(1))
+    state.close()
+    with sqlite3.connect(path) as db:
+        db.execute("DROP TABLE silences")
+    db.close()
+    state = StateFile(path)
+    assert (state.current(), state.silences.of("fraud")) == ([revision(1)], b"")
+    state.close()

@@ -11,6 +11,7 @@ from sunup.limits import (
     IDLE_TO_ZERO_SECONDS_DEFAULT,
     QUEUE_DEFAULT,
     TIMEOUT_SECONDS_DEFAULT,
+    WARM_SECONDS_DEFAULT,
 )
 from sunup.types import Field, ImageSpec, ResponseField, Tensor
 
@@ -26,14 +27,25 @@ class Model(msgspec.Struct, frozen=True):
     flavor: str
 
 
+class Warm(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One entry of [scale] warm: at least `min` workers for `for_s` seconds from each time of `cron` on."""
+
+    cron: str
+    min: int = 1
+    for_s: float = WARM_SECONDS_DEFAULT
+
+
 class Scale(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """[scale] of function.toml. `idle_s`: seconds of silence before the last worker ends."""
+    """[scale] of function.toml. `idle_s`: seconds of silence before the last worker ends. `idle_auto`: they are
+    learned, and `idle_s` holds for stream workers and while nothing is known."""
 
     min: int = 0
     max: int = 4
     idle_s: float = IDLE_TO_ZERO_SECONDS_DEFAULT
     target_concurrency: int = 32
     queue_max: int = QUEUE_DEFAULT
+    idle_auto: bool = False
+    warm: tuple[Warm, ...] = ()
 
 
 class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -102,7 +102,8 @@ def _show(folder: Path, manifest: Manifest, facts: dict[str, Any]) -> None:
             "function": manifest.function,
             "model": f"{model.name}/{model.version} ({model.flavor}, run {model.run_id})",
             "built by": f"Sunup {manifest.sunup}, format {manifest.format}",
-            "scale": f"{manifest.scale.min} to {manifest.scale.max} workers, to zero after {manifest.scale.idle_s:g} s",
+            "scale": f"{manifest.scale.min} to {manifest.scale.max} workers, to zero after "
+            + ("a time that is learned" if manifest.scale.idle_auto else f"{manifest.scale.idle_s:g} s"),
             "limits": f"body {size(manifest.limits.body_bytes)}, timeout {manifest.limits.timeout_s:g} s",
             **_handler(folder, manifest),
             **_retrieval(manifest, facts),

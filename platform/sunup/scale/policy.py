@@ -1,9 +1,14 @@
 """The scaling decision: `decide(bounds, window, sample, now)`. Pure: time and observations in, a number out."""
 
 import math
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
-from sunup.scale.window import WindowMax
+
+class Window(Protocol):
+    """What is remembered of needs: for a declared span (window.py), or as long as it is worth (learned.py)."""
+
+    def add(self, now: float, value: float) -> None: ...
+    def value(self, now: float) -> float: ...
 
 
 class Bounds(NamedTuple):
@@ -23,11 +28,12 @@ class Sample(NamedTuple):
     answered: int
 
 
-def decide(bounds: Bounds, window: WindowMax, sample: Sample, now: float) -> int:
+def decide(bounds: Bounds, window: Window, sample: Sample, now: float) -> int:
     """The number of workers the function should have at `now` (monotonic seconds).
 
     Up at once, to hold `target` calls each; down only when no higher need was seen for the whole window, whose span is
-    the function's `idle` time. So a function that has been silent that long goes to `min`, which may be zero.
+    the function's `idle` time, or learned where that is "auto". So a function that has been silent that long goes to
+    `min`, which may be zero.
     """
     busy = sample.inflight + sample.waiting
     need = math.ceil(busy / bounds.target)

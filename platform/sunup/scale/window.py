@@ -16,6 +16,10 @@ class WindowMax:
             self._kept.pop()
         self._kept.append((now, value))
 
+    def hold(self, now: float, value: float) -> None:
+        """Keep `value` workers for the span though no call was seen: after a deploy, or found running."""
+        self.add(now, value)
+
     def value(self, now: float) -> float:
         """The largest value added in (now - span, now], or 0.0 if there is none."""
         while self._kept and self._kept[0][0] <= now - self.span:

@@ -1,6 +1,7 @@
 """Reading function.toml. A table or key that does not exist is an error that names the closest one that does, with its
 line."""
 
+import re
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -10,16 +11,15 @@ import msgspec
 
 from sunup.bundle.declare.image import ImageTable, image_spec
 from sunup.bundle.declare.lines import Lines, closest
-from sunup.bundle.declare.quantity import parse_bytes, parse_seconds
+from sunup.bundle.declare.quantity import declared
 from sunup.bundle.declare.ranking import request_fields
+from sunup.bundle.declare.scale import ScaleTable, scale_spec
 from sunup.bundle.declare.spec import BROKER, NAME, TOLERANCE_DEFAULT, FeatureSpec, RankSpec, ResponseSpec, Scalar, Spec
-from sunup.bundle.manifest import Limits, Scale, StreamSpec
+from sunup.bundle.manifest import Limits, StreamSpec
 from sunup.errors import UsageError
 from sunup.limits import (
     BODY_BYTES_DEFAULT,
     FEATURE_DEADLINE_MS_DEFAULT,
-    IDLE_TO_ZERO_SECONDS_DEFAULT,
-    QUEUE_DEFAULT,
     TIMEOUT_SECONDS_DEFAULT,
 )
 from sunup.types import SCALARS, Decision
@@ -45,14 +45,6 @@ class _Parity(msgspec.Struct):
     tolerance: Annotated[float, msgspec.Meta(gt=0, le=0.1)] = TOLERANCE_DEFAULT
 
 
-class _Scale(msgspec.Struct):
-    min: Annotated[int, msgspec.Meta(ge=0, le=1000)] = 0
-    max: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 4
-    idle: str = f"{IDLE_TO_ZERO_SECONDS_DEFAULT:g}s"
-    target_concurrency: Annotated[int, msgspec.Meta(ge=1)] = 32
-    queue_max: Annotated[int, msgspec.Meta(ge=1)] = QUEUE_DEFAULT
-
-
 class _Limits(msgspec.Struct):
     body_max: str = f"{BODY_BYTES_DEFAULT}B"
     timeout: str = f"{TIMEOUT_SECONDS_DEFAULT:g}s"
@@ -72,7 +64,7 @@ class _File(msgspec.Struct):
     features: _Features | None = None
     response: dict[str, str | _Decision] = {}
     parity: _Parity = msgspec.field(default_factory=_Parity)
-    scale: _Scale = msgspec.field(default_factory=_Scale)
+    scale: ScaleTable = msgspec.field(default_factory=ScaleTable)
     limits: _Limits = msgspec.field(default_factory=_Limits)
     stream: StreamSpec | None = None
     rank: RankSpec | None = None
@@ -85,7 +77,7 @@ _TABLES: Final[Mapping[str, type[msgspec.Struct] | None]] = {
     "features": _Features,
     "response": None,
     "parity": _Parity,
-    "scale": _Scale,
+    "scale": ScaleTable,
     "limits": _Limits,
     "stream": StreamSpec,
     "rank": RankSpec,
@@ -116,7 +108,7 @@ def parse(text: str, *, source: str, name: str) -> Spec:
         file = msgspec.convert(tables, _File)
     except msgspec.ValidationError as error:
         reason, _, path = str(error).partition(" - at `$.")
-        table, key = [*path.rstrip("`").replace("[...]", "").split("."), "", ""][:2]
+        table, key = [*re.sub(r"\[[^]]*]", "", path.rstrip("`")).split("."), "", ""][:2]
         key = key or next((name for name in tables[table] if _is_wrong(table, name, tables[table][name])), "")
         raise where.error(table, key, f"{f'[{table}] {key}'.strip()}: {reason[:1].lower()}{reason[1:]}") from error
     return _resolve(file, where, name)
@@ -162,8 +154,6 @@ def _resolve(file: _File, where: Lines, name: str) -> Spec:
             known = f"{', '.join(SCALARS)}, and each with [] for a list"
             message = f"[request] {field}: unknown type {dtype!r}.{closest(dtype, SCALARS)} Known: {known}"
             raise where.error("request", field, message)
-    if file.scale.min > file.scale.max:
-        raise where.error("scale", "min", f"min = {file.scale.min} is more than max = {file.scale.max}")
     if file.image is not None and file.rank is not None:
         raise where.error("rank", "", "[rank] does not go with [image]: candidates are not pictures")
     return Spec(
@@ -173,16 +163,10 @@ def _resolve(file: _File, where: Lines, name: str) -> Spec:
         features=_features(file.features, where),
         response=tuple(_response(field, value) for field, value in file.response.items()),
         tolerance=file.parity.tolerance,
-        scale=Scale(
-            min=file.scale.min,
-            max=file.scale.max,
-            idle_s=_quantity(where, "scale", "idle", file.scale.idle),
-            target_concurrency=file.scale.target_concurrency,
-            queue_max=file.scale.queue_max,
-        ),
+        scale=scale_spec(file.scale, where),
         limits=Limits(
-            body_bytes=int(_quantity(where, "limits", "body_max", file.limits.body_max)),
-            timeout_s=_quantity(where, "limits", "timeout", file.limits.timeout),
+            body_bytes=int(declared(where, "limits", "body_max", file.limits.body_max)),
+            timeout_s=declared(where, "limits", "timeout", file.limits.timeout),
         ),
         stream=_stream(file.stream, where, name),
         trusted=file.function.trusted,
@@ -200,7 +184,7 @@ def _response(name: str, value: str | _Decision) -> ResponseSpec:
 def _features(table: _Features | None, where: Lines) -> FeatureSpec | None:
     if table is None:
         return None
-    ages = {view: _quantity(where, "features", "max_age", age) for view, age in table.max_age.items()}
+    ages = {view: declared(where, "features", "max_age", age) for view, age in table.max_age.items()}
     return FeatureSpec(table.service, table.deadline_ms, table.on_missing, table.defaults, ages, table.entities)
 
 
@@ -214,13 +198,3 @@ def _stream(table: StreamSpec | None, where: Lines, name: str) -> StreamSpec | N
     if len({table.input, *topics.values()}) < 3:  # a function that reads what it wrote never ends
         raise where.error("stream", "input", "[stream] input, output and dead_letter must be three different topics")
     return msgspec.structs.replace(table, **topics, group=table.group or f"sunup-{name}")
-
-
-def _quantity(where: Lines, table: str, key: str, text: str) -> float:
-    try:
-        value = parse_bytes(text) if key == "body_max" else parse_seconds(text)
-    except ValueError as error:
-        raise where.error(table, key, f"[{table}] {key}: {error}") from error
-    if value <= 0:
-        raise where.error(table, key, f"[{table}] {key} must be more than 0")
-    return value

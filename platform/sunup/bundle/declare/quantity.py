@@ -3,6 +3,8 @@
 import re
 from typing import Final
 
+from sunup.bundle.declare.lines import Lines
+
 SECONDS: Final = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 BYTES: Final = {"B": 1, "KB": 1000, "MB": 1000**2, "GB": 1000**3, "KiB": 1024, "MiB": 1024**2, "GiB": 1024**3}
 
@@ -19,6 +21,17 @@ def parse_bytes(text: str) -> int:
     """Bytes of a size such as "1MiB" or "512KiB". Raises ValueError with what is allowed."""
     number, unit = _split(text, BYTES, 'a size such as "1MiB" or "512KiB"')
     return int(number * BYTES[unit])
+
+
+def declared(where: Lines, table: str, key: str, text: str) -> float:
+    """Bytes or seconds that a key of the file says; more than 0. Raises UsageError with the key's line."""
+    try:
+        value = parse_bytes(text) if key == "body_max" else parse_seconds(text)
+    except ValueError as error:
+        raise where.error(table, key, f"[{table}] {key}: {error}") from error
+    if value <= 0:
+        raise where.error(table, key, f"[{table}] {key} must be more than 0")
+    return value
 
 
 def format_seconds(seconds: float) -> str:

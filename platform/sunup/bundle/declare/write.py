@@ -7,6 +7,7 @@ import msgspec
 
 from sunup.bundle.declare.image import derived, table
 from sunup.bundle.declare.quantity import format_bytes, format_seconds
+from sunup.bundle.declare.scale import table as scale_table
 from sunup.bundle.declare.spec import NAME, TOLERANCE_DEFAULT, ResponseSpec, Spec
 from sunup.bundle.manifest import Limits, Scale
 from sunup.errors import UsageError
@@ -50,10 +51,7 @@ def write(spec: Spec) -> str:
     if spec.tolerance != TOLERANCE_DEFAULT:
         lines += ["", "[parity]", f"tolerance = {spec.tolerance!r}"]
     if spec.scale != Scale():
-        scale = spec.scale
-        lines += ["", "[scale]", f"min = {scale.min}", f"max = {scale.max}"]
-        lines += [f'idle = "{format_seconds(scale.idle_s)}"', f"target_concurrency = {scale.target_concurrency}"]
-        lines += [f"queue_max = {scale.queue_max}"]
+        lines += ["", *scale_table(spec.scale)]
     if spec.limits != Limits():
         lines += ["", "[limits]", f'body_max = "{format_bytes(spec.limits.body_bytes)}"']
         lines += [f'timeout = "{format_seconds(spec.limits.timeout_s)}"']

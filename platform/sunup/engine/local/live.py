@@ -1,32 +1,40 @@
 """A function that is being served: its routed revision, what its scaling needs, and what its workers count."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from sunup.bundle.manifest import Manifest
-from sunup.engine.local.state import Revision
-from sunup.engine.local.workers import Life, Role, Worker
+from sunup.cron import Cron
+from sunup.engine.local.services import rotate
+from sunup.engine.local.state import Revision, Silences
+from sunup.engine.local.workers import Life, Role, Worker, Workers
 from sunup.link.board import Board
 from sunup.link.counters import STAGE_BUCKETS, Segment, counters_path
 from sunup.link.process import pss_bytes
+from sunup.scale.needs import Needs
 from sunup.scale.policy import Bounds, Sample
-from sunup.scale.window import WindowMax
+from sunup.scale.schedule import Warm
 
+INFLIGHT, REQUESTS = "sunup_inflight", "sunup_requests_total"
 RATE_SECONDS = 10.0  # requests/s is the mean of about this long
+CHORE_SECONDS = 1.0
 
 
 class Live:
-    """One function. `waiting`: connections the door last said it holds for it; `failures`: births failed in a row."""
+    """One function. `waiting`: connections the door last said it holds for it; `failures`: births failed in a row;
+    `silences`: what was kept of its history."""
 
-    def __init__(self, revision: Revision, manifest: Manifest) -> None:
+    def __init__(self, revision: Revision, manifest: Manifest, silences: bytes = b"") -> None:
         self.waiting = 0
         self.failures = 0
         self.reason = ""  # why the last birth failed
         self.not_before = 0.0  # monotonic seconds: no birth earlier, after failed ones
         self.cold_starts = 0
         self.last_cold_ms: dict[str, float] = {}
+        self.needs = Needs(silences)
         self._segments: dict[int, Segment] = {}
+        self._slots: dict[str, dict[int, list[int]]] = {INFLIGHT: {}, REQUESTS: {}}  # what every tick sums, found once
         self._answered = 0.0
         self._rate: list[tuple[float, float]] = []
         self.switch(revision, manifest)
@@ -39,8 +47,9 @@ class Live:
         scale = manifest.scale
         self.revision = revision
         self.manifest = manifest
-        self.bounds = Bounds(scale.min, scale.max, scale.target_concurrency)
-        self.window = WindowMax(scale.idle_s)
+        bounds = Bounds(scale.min, scale.max, scale.target_concurrency)
+        warm = [Warm(Cron.parse(one.cron), one.min, one.for_s) for one in scale.warm]
+        self.needs.declare(bounds, scale.idle_s, auto=scale.idle_auto, warm=warm)
         self.failures = 0
         self.not_before = 0.0
 
@@ -72,8 +81,12 @@ class Live:
         old = self._segments.pop(worker.slot, None)
         if old is not None:
             old.close()
-        self._segments[worker.slot] = Segment.open(counters_path(run, self.revision.function, worker.slot), write=True)
-        self._answered = self._total("sunup_requests_total")
+        segment = Segment.open(counters_path(run, self.revision.function, worker.slot), write=True)
+        self._segments[worker.slot] = segment
+        for name, slots in self._slots.items():
+            slots[worker.slot] = [segment.slot(one.name, **one.labels) for one in segment.series if one.name == name]
+        self._answered = self._sum(REQUESTS, self._segments)
+        self.needs.started(sum(worker.timings.get(stage, 0.0) for stage in ("fork", "load")))
 
     def lost(self, worker: Worker) -> None:
         """A worker ended: what it gauged no longer is."""
@@ -94,9 +107,9 @@ class Live:
 
     def sample(self, workers: Iterable[Worker], now: float) -> Sample:
         """What the function is doing now, for the scaling decision."""
-        slots = {w.slot for w in workers if w.life in (Life.READY, Life.DRAINING)}
-        inflight = sum(_sum(s, "sunup_inflight") for slot, s in self._segments.items() if slot in slots)
-        answered = self._total("sunup_requests_total")
+        living = {w.slot for w in workers if w.life in (Life.READY, Life.DRAINING)} & self._segments.keys()
+        inflight = self._sum(INFLIGHT, living)
+        answered = self._sum(REQUESTS, self._segments)
         since, self._answered = answered - self._answered, answered
         self._rate = [(t, n) for t, n in self._rate if t > now - RATE_SECONDS]
         self._rate.append((now, since))
@@ -126,7 +139,8 @@ class Live:
                 for w in workers
                 if w.peer is not None
             ],
-            "requests": int(self._total("sunup_requests_total")),
+            **self.needs.facts,
+            "requests": int(self._sum(REQUESTS, self._segments)),
             "rps": round(sum(recent) / RATE_SECONDS, 1),
             "p50_ms": _quantile(counts, 0.50),
             "p99_ms": _quantile(counts, 0.99),
@@ -143,8 +157,10 @@ class Live:
             segment.close()
         self._segments.clear()
 
-    def _total(self, name: str) -> float:
-        return sum(_sum(segment, name) for segment in self._segments.values())
+    def _sum(self, name: str, workers: Iterable[int]) -> float:
+        """A series over the workers in these slots, whatever its labels. Every tick asks, for every function."""
+        slots = self._slots[name]
+        return sum([self._segments[worker].values[slot] for worker in workers for slot in slots[worker]])
 
     def _latency(self) -> list[float]:
         """Calls per STAGE_BUCKETS bucket, all workers together, from request read to answer written."""
@@ -156,8 +172,46 @@ class Live:
         return counts
 
 
-def _sum(segment: Segment, name: str) -> float:
-    return sum(segment.read(i)[0] for i, s in enumerate(segment.series) if s.name == name)
+class Chores:
+    """What is done now and then while something goes on: memory is weighed, a full log makes way for a new one, and
+    what was learned of functions' silences is written down."""
+
+    def __init__(self, workers: Workers, board: Board, silences: Silences) -> None:
+        self._workers = workers
+        self._board = board
+        self._silences = silences
+        self._due = 0.0
+        self._weighed: dict[str, None] = {}  # who has memory on the board; the one weighed longest ago comes first
+
+    def do(self, now: float, lives: Mapping[str, Live]) -> None:
+        """Do it if it is time to. `now`: monotonic seconds."""
+        if now < self._due:
+            return
+        self._due = now + CHORE_SECONDS
+        rotate(self._workers.logs, self._workers.rights)
+        self._weigh(lives)
+        self._silences.note(unsaved(lives, now))
+
+    def _weigh(self, lives: Mapping[str, Live]) -> None:
+        """One function: one that lost its last worker, or was never weighed, or whose turn it is. Reading one process's
+        memory costs the kernel about a millisecond."""
+        running = {w.birth.function for w in self._workers.all.values() if w.birth.function is not None}
+        urgent = [name for name in self._weighed if name not in running] or sorted(running - self._weighed.keys())
+        name = next(iter(urgent or self._weighed), None)
+        if name is None:
+            return
+        self._weighed.pop(name, None)
+        held = [pss_bytes(w.peer.pid) for w in self._workers.of(name) if w.peer is not None]
+        if held:
+            self._weighed[name] = None
+        if name in lives:
+            lives[name].needs.weighed(held)
+        self._board.put("sunup_worker_memory_bytes", float(sum(held)), function=name)
+
+
+def unsaved(lives: Mapping[str, Live], now: float) -> dict[str, bytes]:
+    """What was learned of functions' silences and should be written down, by function."""
+    return {name: kept for name, live in lives.items() if (kept := live.needs.unsaved(now)) is not None}
 
 
 def _quantile(counts: list[float], q: float) -> float | None:

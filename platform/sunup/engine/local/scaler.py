@@ -1,13 +1,14 @@
 """The scaler: looks at every function that does something, asks the pure policy, and has workers born or drained."""
 
 import asyncio
+import time
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
 from sunup.engine.local.live import Live
 from sunup.engine.local.state import Revision
 from sunup.engine.local.workers import Life, Role, Worker, Workers
-from sunup.scale.policy import decide
+from sunup.limits import WARM_CHECK_SECONDS
 
 TICK_SECONDS = 0.25
 
@@ -23,8 +24,8 @@ class Acts(Protocol):
 
 
 class Scaler:
-    """Ticks only while some function has workers or needs some, so an idle engine costs nothing. `before` is called at
-    each tick, and says whether there is more to look at."""
+    """Ticks only while some function has workers or needs some, so an idle engine costs nothing; then it sleeps until
+    one will. `before` is called at each tick, and says whether there is more to look at."""
 
     def __init__(self, live: Mapping[str, Live], workers: Workers, acts: Acts, before: Callable[[], bool]) -> None:
         self._live = live
@@ -36,8 +37,7 @@ class Scaler:
 
     def later(self) -> None:
         """Have a look within a tick."""
-        if self._timer is None:
-            self._timer = self._loop.call_later(TICK_SECONDS, self.tick)
+        self._in(TICK_SECONDS)
 
     def tick(self) -> None:
         """Look at everything now, and again while anything is going on."""
@@ -49,6 +49,11 @@ class Scaler:
         busy = [self._before(), *(self.scale(live) for live in self._live.values())]  # all: no short cut at the first
         if any(busy):
             self.later()
+            return
+        now, wall = self._loop.time(), time.time()
+        foreseen = [seconds for live in self._live.values() if (seconds := live.needs.wakes_in(now, wall)) is not None]
+        if foreseen:
+            self._in(min(WARM_CHECK_SECONDS, *foreseen))
 
     def scale(self, live: Live) -> bool:
         """Bring a function to the number of workers it should have; whether it needs looking at again."""
@@ -56,7 +61,7 @@ class Scaler:
             return False
         now = self._loop.time()
         workers = self._workers.serving(live.revision, Role.CALLS)
-        want = decide(live.bounds, live.window, live.sample(workers, now), now)
+        want = live.needs.workers(live.sample(workers, now), now, time.time())
         if len(workers) < want and now >= live.not_before:
             for _ in range(want - len(workers)):
                 self._acts.bear(live.revision)
@@ -67,3 +72,11 @@ class Scaler:
                 self._acts.drain(worker)
             self._acts.announce(live)
         return want > 0 or bool(workers)
+
+    def _in(self, seconds: float) -> None:
+        at = self._loop.time() + seconds
+        if self._timer is not None and self._timer.when() > at:
+            self._timer.cancel()
+            self._timer = None
+        if self._timer is None:
+            self._timer = self._loop.call_at(at, self.tick)

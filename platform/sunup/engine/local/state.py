@@ -32,6 +32,27 @@ class Revision(NamedTuple):
     created: float
 
 
+class Silences:
+    """What was learned of functions' silences, in the state file. Its table is no part of the schema: where it is
+    missing, nothing is lost that is not learned again."""
+
+    def __init__(self, db: sqlite3.Connection) -> None:
+        self._db = db
+        db.execute("CREATE TABLE IF NOT EXISTS silences (function TEXT PRIMARY KEY, data BLOB NOT NULL) STRICT")
+
+    def of(self, function: str) -> bytes:
+        """What was last noted of a function; empty if nothing was."""
+        row = self._db.execute("SELECT data FROM silences WHERE function = ?", (function,)).fetchone()
+        return b"" if row is None else bytes(row[0])
+
+    def note(self, learned: Mapping[str, bytes]) -> None:
+        """Remember what was learned, by function, in one transaction."""
+        if learned:
+            with self._db:
+                self._db.execute("BEGIN IMMEDIATE")
+                self._db.executemany("INSERT OR REPLACE INTO silences VALUES (?, ?)", learned.items())
+
+
 class StateFile:
     """The state of one project. WAL, synchronous=FULL: what `route` or `forget` returned from survives a power cut."""
 
@@ -49,6 +70,7 @@ class StateFile:
                 f"{path} was written by another Sunup (state version {version}, this one reads {VERSION}). "
                 "Run the Sunup that wrote it, or move the file away and deploy again."
             )
+        self.silences = Silences(self._db)
 
     def close(self) -> None:
         """Close the file."""
@@ -90,6 +112,7 @@ class StateFile:
             self._db.execute("BEGIN IMMEDIATE")
             self._db.execute("DELETE FROM functions WHERE name = ?", (function,))
             self._db.execute("DELETE FROM revisions WHERE function = ?", (function,))
+            self._db.execute("DELETE FROM silences WHERE function = ?", (function,))
 
     def proven(self, digest: str, machine: str) -> bool:
         """Whether a bundle passed its self-proof on `machine` (CPU flags and runtime version)."""

@@ -13,12 +13,12 @@ from typing import Any
 from sunup.bundle.manifest import Manifest
 from sunup.bundle.store import read_manifest
 from sunup.engine.access import Access, Rules
-from sunup.engine.local.live import Live
+from sunup.engine.local.live import Chores, Live, unsaved
 from sunup.engine.local.scaler import Scaler
 from sunup.engine.local.services import DOOR_MODULE, NURSERY_MODULE, Service, listen
 from sunup.engine.local.state import Revision, StateFile
 from sunup.engine.local.streams import Streams
-from sunup.engine.local.workers import Birth, Chores, Life, Role, Worker, Workers
+from sunup.engine.local.workers import Birth, Life, Role, Worker, Workers
 from sunup.errors import CommandError
 from sunup.limits import DRAIN_SECONDS_MAX, RESTART_BACKOFF_SECONDS_MAX
 from sunup.link.board import Board
@@ -53,7 +53,7 @@ class Supervisor:
         self._costs: dict[str, tuple[int, float]] = {}
         self._board = Board(project.run / "counters" / "engine.seg", self._loop.call_later)
         self.workers = Workers(project, rights, fork=self._fork, on_change=self._changed, on_message=self._worker_said)
-        self._chores = Chores(self.workers, self._board)
+        self._chores = Chores(self.workers, self._board, self.state.silences)
         self.streams = Streams(self.workers, self, self._board)
         self.scaler = Scaler(self.live, self.workers, self, self._before_tick)
         self.door = Service(
@@ -86,12 +86,12 @@ class Supervisor:
                 print(error.message, file=sys.stderr)
                 self.broken[revision.function] = error.message
             else:
-                self.live[revision.function] = Live(revision, manifest)
+                self.live[revision.function] = Live(revision, manifest, self.state.silences.of(revision.function))
                 self.streams.switch(revision, manifest)
         fds = await self.workers.adopt()
         for live in self.live.values():
             adopted = self.workers.serving(live.revision, Role.CALLS)
-            live.window.add(self._loop.time(), float(len(adopted)))  # they have their idle time
+            live.needs.hold(self._loop.time(), len(adopted))  # they have their idle time
         self.metrics = socket.socket(fileno=fds[0]) if fds else listen(*self._addresses[1])
         if not await self.door.adopt():
             self.listener = listen(*self._addresses[0])
@@ -129,6 +129,7 @@ class Supervisor:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(service.ended.wait(), 2.0)
         self._board.flush()
+        self.state.silences.note(unsaved(self.live, float("inf")))
         self.state.close()
 
     # --- revisions --------------------------------------------------------------------------------------------------
@@ -139,10 +140,10 @@ class Supervisor:
         self.broken.pop(name, None)
         live = self.live.get(name)
         if live is None:
-            live = self.live[name] = Live(revision, manifest)
+            live = self.live[name] = Live(revision, manifest, self.state.silences.of(name))
         else:
             live.switch(revision, manifest)
-        live.window.add(self._loop.time(), 1.0)  # it was asked for just now: keep its worker for the idle time
+        live.needs.hold(self._loop.time(), 1)  # it was asked for just now: keep its worker for the idle time
         for worker in self.workers.serving(revision, Role.CALLS):
             if worker.life is Life.READY:
                 live.read(self.project.run, worker)

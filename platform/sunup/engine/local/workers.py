@@ -6,23 +6,18 @@ The front and the watcher of streams are workers without a function; their recor
 import asyncio
 import os
 import socket
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from enum import Enum, StrEnum
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from sunup.access.rights import Rights
-from sunup.engine.local.services import rotate
 from sunup.engine.local.state import Revision
 from sunup.limits import ADOPT_SECONDS_MAX, BIRTH_SECONDS_MAX, DRAIN_SECONDS_MAX, PROOF_SECONDS_MAX
-from sunup.link.board import Board
 from sunup.link.channel import Message
 from sunup.link.peer import Peer, find, prepare
-from sunup.link.process import pss_bytes
 from sunup.link.states import create_states
 from sunup.settings import Project
-
-WEIGH_SECONDS = 5.0  # reading a process's memory costs the kernel about a millisecond
 
 
 class Life(Enum):
@@ -113,11 +108,11 @@ class Workers:
         self._loop = asyncio.get_running_loop()
         self._last = 0
         self.all: dict[str, Worker] = {}
+        self._by_function: dict[str | None, list[Worker]] = {}  # the scaler asks for every function at every tick
 
     def of(self, function: str | None, role: Role | None = None) -> list[Worker]:
         """The living workers of a function, of one role or of any."""
-        everyone = self.all.values()
-        return [w for w in everyone if w.birth.function == function and role in (None, w.birth.role)]
+        return [w for w in self._by_function.get(function, ()) if role in (None, w.birth.role)]
 
     def serving(self, revision: Revision, role: Role) -> list[Worker]:
         """The workers of a revision that are ready or about to be."""
@@ -138,7 +133,7 @@ class Workers:
         used = {w.slot for w in self.of(birth.function, birth.role)}
         slot = next(s for s in range(len(used) + 1) if s not in used)
         worker = Worker(name, slot, birth, self._loop.time())
-        self.all[name] = worker
+        self._add(worker)
         states, path = self.run / f"{name}.states", self.run / f"{name}.sock"
         create_states(states)
         own, sock = prepare(path)
@@ -204,7 +199,7 @@ class Workers:
         birth = Birth(**{**hello["birth"], "role": Role(hello["birth"]["role"])})
         worker = Worker(name, hello["slot"], birth, hello["born"])
         worker.peer = peer
-        self.all[name] = worker
+        self._add(worker)
         found.append(worker)
         peer.watch(hello["pid"])
         while not said.empty():
@@ -262,12 +257,23 @@ class Workers:
             worker.ready.set_exception(BirthFailed({"code": "birth", "message": f"No worker was born: {reason}."}))
         self._ended(worker)
 
+    def _add(self, worker: Worker) -> None:
+        self.all[worker.name] = worker
+        self._by_function.setdefault(worker.birth.function, []).append(worker)
+
+    def _drop(self, worker: Worker) -> None:
+        if self.all.pop(worker.name, None) is not None:
+            of = self._by_function[worker.birth.function]
+            of.remove(worker)
+            if not of:
+                del self._by_function[worker.birth.function]
+
     def _ended(self, worker: Worker) -> None:
         if worker.life is Life.DEAD:
             return
         worker.life = Life.DEAD
         worker.ended.set()
-        self.all.pop(worker.name, None)
+        self._drop(worker)
         if not worker.ready.done():
             message = "The worker ended before it was ready; its log says more."
             worker.ready.set_exception(BirthFailed({"code": "birth", "message": message}))
@@ -275,22 +281,3 @@ class Workers:
         for suffix in (".sock", ".states"):
             (self.run / f"{worker.name}{suffix}").unlink(missing_ok=True)
         self._on_change(worker)
-
-
-class Chores:
-    """What is done now and then while something goes on: memory is weighed, and a full log makes way for a new one."""
-
-    def __init__(self, workers: Workers, board: Board) -> None:
-        self._workers = workers
-        self._board = board
-        self._due = 0.0
-
-    def do(self, now: float, functions: Iterable[str]) -> None:
-        """Do it if it is time to. `now`: monotonic seconds."""
-        if now < self._due:
-            return
-        self._due = now + WEIGH_SECONDS
-        rotate(self._workers.logs, self._workers.rights)
-        for name in functions:
-            used = sum(pss_bytes(w.peer.pid) for w in self._workers.of(name) if w.peer is not None)
-            self._board.put("sunup_worker_memory_bytes", float(used), function=name)
