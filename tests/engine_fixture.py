@@ -136,6 +136,10 @@ class Engine(LocalEngine):
                 pids[function["name"]] = worker["pid"]
         return pids
 
+    def left(self) -> list[str]:
+        """The command lines of its processes that there are."""
+        return [command for command in _processes() if str(self.project.run) in command]
+
     def at_zero(self, name: str) -> bool:
         """Whether a function has no worker."""
         return not self.status(name)["functions"][0]["workers"]
@@ -182,8 +186,7 @@ def engine(tmp_path: Path) -> Iterator[Engine]:
     if engine.running() is None:
         engine.up()  # what a test killed is adopted, so that it can be ended in order
     engine.down()
-    left = [p for p in _processes() if str(engine.project.run) in p]
-    assert not left, f"left behind: {left}"
+    assert engine.left() == []
 
 
 def _processes() -> list[str]:

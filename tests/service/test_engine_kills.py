@@ -172,3 +172,11 @@ def test_a_kill_during_deploy_leaves_the_old_or_the_new_revision_whole(engine: E
         if isinstance(result[0], dict):
             assert revision == result[0]["revision"], "an acknowledged deploy was lost"
             engine.rollback("times", 1)
+
+
+@pytest.mark.parametrize("role", ["nursery", "door"])
+def test_an_engine_that_ends_while_a_process_starts_leaves_nothing(engine: Engine, role: str) -> None:
+    kill(engine.pids()[role])
+    until(lambda: role not in engine.pids(), "the end to be noticed")  # another one starts now, and is not up yet
+    engine.down()
+    assert engine.left() == []

@@ -106,10 +106,12 @@ class Service:
     def stop(self) -> None:
         """Tell it to end, and do not start it again."""
         self._stopping = True
-        if self.peer is None:
-            self.ended.set()
-        else:
+        if self.peer is not None:
             self.peer.channel.send({"op": "stop"})
+        elif self._process is not None and self._process.poll() is None:
+            self._process.kill()  # it has not said hello, so it has nothing to finish; `_ended` follows
+        else:
+            self.ended.set()
 
     def _heard(self, peer: Peer, message: Message) -> None:
         if message.head["op"] != "hello":
