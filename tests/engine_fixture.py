@@ -136,10 +136,6 @@ class Engine(LocalEngine):
                 pids[function["name"]] = worker["pid"]
         return pids
 
-    def left(self) -> list[str]:
-        """The command lines of its processes that there are."""
-        return [command for command in _processes() if str(self.project.run) in command]
-
     def at_zero(self, name: str) -> bool:
         """Whether a function has no worker."""
         return not self.status(name)["functions"][0]["workers"]
@@ -186,7 +182,12 @@ def engine(tmp_path: Path) -> Iterator[Engine]:
     if engine.running() is None:
         engine.up()  # what a test killed is adopted, so that it can be ended in order
     engine.down()
-    assert engine.left() == []
+    assert left(engine) == []
+
+
+def left(engine: Engine) -> list[str]:
+    """The command lines of its processes that there are."""
+    return [command for command in _processes() if str(engine.project.run) in command]
 
 
 def _processes() -> list[str]:

@@ -7,7 +7,7 @@ import threading
 import time
 
 import pytest
-from tests.engine_fixture import Answer, Engine, until
+from tests.engine_fixture import Answer, Engine, left, until
 
 from sunup.bundle.manifest import Scale
 
@@ -179,4 +179,4 @@ def test_an_engine_that_ends_while_a_process_starts_leaves_nothing(engine: Engin
     kill(engine.pids()[role])
     until(lambda: role not in engine.pids(), "the end to be noticed")  # another one starts now, and is not up yet
     engine.down()
-    assert engine.left() == []
+    assert left(engine) == []
