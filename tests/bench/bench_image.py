@@ -18,7 +18,6 @@ import sys
 import tempfile
 import time
 import urllib.request
-import venv
 from base64 import b64encode
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -35,6 +34,7 @@ from PIL import Image
 from sklearn.datasets import load_sample_images
 from tests.bench import harness
 from tests.bench.models import image_bundle, image_model
+from tests.bench.peers.peers import end, environment
 from tests.ports import free_port
 
 from sunup.bundle.store import Store
@@ -104,47 +104,23 @@ def preprocessing(pictures: list[bytes], rounds: int) -> dict[str, list[float]]:
     return rates
 
 
-def peer_python() -> str:
-    """An environment with what litserve.txt pins, made when it is first needed."""
-    wanted = (PEERS / "litserve.txt").read_text()
-    folder = Path(tempfile.gettempdir()) / "sunup-bench-litserve"
-    python, made = folder / "bin" / "python", folder / "made"
-    if not made.exists() or made.read_text() != wanted:
-        venv.create(folder, with_pip=True, clear=True)
-        subprocess.run([python, "-m", "pip", "install", "-q", "-r", PEERS / "litserve.txt"], check=True)
-        made.write_text(wanted)
-    return str(python)
-
-
 @contextmanager
 def peer(model: Path, *more: str) -> Iterator[str]:
     """LitServe with all its processes on the server core; its URL."""
     port = free_port()
     # So that every process it ever starts is on that core.
-    command = [
-        "taskset",
-        "-c",
-        str(harness.SERVER_CORE),
-        peer_python(),
-        str(PEERS / "litserve_image.py"),
-        str(model),
-        str(port),
-        *more,
-    ]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": "", "PYTHONWARNINGS": "ignore"}
+    pinned = ["taskset", "-c", str(harness.SERVER_CORE), str(environment("litserve") / "python")]
+    command = [*pinned, str(PEERS / "litserve_image.py"), str(model), str(port), *more]
+    given = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": "", "PYTHONWARNINGS": "ignore"}
     # What it says while it is ended in the middle of calls is not news.
-    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        command, env=given, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+    )
     try:
         harness.wait_for(port, process)
         yield f"http://127.0.0.1:{port}/predict"
     finally:
-        family = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
-        process.terminate()
-        _, left = psutil.wait_procs(family, 3)
-        for one in left:  # its workers do not end by being asked
-            one.kill()
-        psutil.wait_procs(left, 10)
-        process.wait(10)
+        end(process)
 
 
 def post(url: str, body: bytes, kind: str) -> Any:

@@ -55,7 +55,13 @@ def main() -> int:
         bodies = _bodies()
         _check_answers(subjects, bodies)
         goals = {"warm-features-direct": (0.8, "features_direct")}
-        report = harness.compare("warm-features", subjects, harness.Wrk(folder, bodies), goals)
+        report = harness.compare(
+            "warm-features",
+            subjects,
+            harness.Wrk(folder, bodies),
+            goals,
+            harness.options("requests per second, side by side", rounds=11, seconds=2),
+        )
     return report.finish(PACKAGES)
 
 

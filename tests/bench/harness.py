@@ -186,20 +186,27 @@ def interleave(subjects: Mapping[str, str], wrk: Wrk, *, rounds: int, seconds: i
     return measured
 
 
-def options(description: str, *, rounds: int, seconds: int) -> argparse.Namespace:
-    """What the command line says: `rounds`, and the `seconds` of each subject in one."""
+def options(description: str, *, rounds: int, seconds: int, **more: str) -> argparse.Namespace:
+    """What the command line says: `rounds`, the `seconds` of each subject in one, and `more` options with a default."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--rounds", type=int, default=rounds)
     parser.add_argument("--seconds", type=int, default=seconds)
+    for name, default in more.items():
+        parser.add_argument(f"--{name}", default=default)
     return parser.parse_args()
 
 
-def compare(name: str, subjects: Mapping[str, str], wrk: Wrk, goals: Mapping[str, tuple[float, str]]) -> Report:
-    """Measure `subjects` (name -> URL; ours is "sunup") as the command line says, print the table, set the goals.
+def compare(
+    name: str,
+    subjects: Mapping[str, str],
+    wrk: Wrk,
+    goals: Mapping[str, tuple[float, str]],
+    given: argparse.Namespace,
+) -> Report:
+    """Measure `subjects` (name -> URL; ours is "sunup") as `given` says, print the table, set the goals.
 
     `goals`: goal id -> the least ratio of our requests/s to another subject's, and that subject.
     """
-    given = options("requests per second against hand-written floors", rounds=11, seconds=2)
     measured = interleave(subjects, wrk, rounds=given.rounds, seconds=given.seconds)
     alone = {k: wrk.run(u, seconds=given.seconds, connections=1) for k, u in subjects.items()}
     print(table(measured))
