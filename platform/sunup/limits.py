@@ -27,6 +27,7 @@ IDLE_AUTO_SECONDS_MAX: Final = 600.0  # s; idle = "auto" keeps a worker at most 
 SLOW_START_SECONDS: Final = 0.1  # s; a cold start a caller notices: before a timer's call a worker is there early
 SILENCES_KEPT_SECONDS: Final = 60.0  # s between writings of what idle = "auto" learned; a crash forgets so much
 WARM_SECONDS_DEFAULT: Final = 600.0  # s; [scale] warm, `for`: workers that wait for a rush that starts on the minute
+REST_SECONDS_MAX: Final = 2.0  # s an idle function is not looked at; a call to it ends that at the next tick
 WARM_CHECK_SECONDS: Final = 60.0  # s a set time may be slept towards at once: the wall clock may be set meanwhile
 WARM_LEAD_SECONDS: Final = 5.0  # s a worker of [scale] warm is born before its time: clocks differ, births take a while
 FEATURE_DEADLINE_MS_DEFAULT: Final = 20.0  # ms; [features] deadline_ms

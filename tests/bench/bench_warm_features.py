@@ -55,13 +55,8 @@ def main() -> int:
         bodies = _bodies()
         _check_answers(subjects, bodies)
         goals = {"warm-features-direct": (0.8, "features_direct")}
-        report = harness.compare(
-            "warm-features",
-            subjects,
-            harness.Wrk(folder, bodies),
-            goals,
-            harness.options("requests per second, side by side", rounds=11, seconds=2),
-        )
+        options = harness.options("requests per second, side by side", rounds=11, seconds=2)
+        report = harness.compare("warm-features", subjects, harness.Wrk(folder, bodies), goals, options)
     return report.finish(PACKAGES)
 
 

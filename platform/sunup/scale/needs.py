@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from sunup.limits import SILENCES_KEPT_SECONDS
+from sunup.limits import REST_SECONDS_MAX, SILENCES_KEPT_SECONDS
 from sunup.scale.history import History
 from sunup.scale.learned import LearnedWindow
 from sunup.scale.policy import Bounds, Sample, decide
@@ -28,6 +28,7 @@ class Needs:
         if auto and self._history is None:
             self._history = History.unpack(self._kept)
         self._learned = LearnedWindow(idle_s, self._history) if auto and self._history is not None else None
+        self._idle_s = idle_s
         self._window = self._learned or WindowMax(idle_s)
         entries = tuple(warm)
         self._schedule = Schedule(entries) if entries else None
@@ -40,6 +41,12 @@ class Needs:
         if self._schedule is not None:
             bounds = bounds._replace(min=max(bounds.min, min(bounds.max, self._schedule.least(wall))))
         return decide(bounds, self._window, sample, now)
+
+    def rest_seconds(self, workers: int) -> float:
+        """How long a function that nobody calls need not be looked at, unless something happens to it."""
+        if self._schedule is not None or self._learned is not None:
+            return 0.0
+        return min(REST_SECONDS_MAX, self._idle_s / 10) if workers else math.inf
 
     def hold(self, now: float, workers: float) -> None:
         """Keep so many for the idle time, though no call was seen: after a deploy, or found running."""

@@ -16,9 +16,55 @@ from sunup.scale.needs import Needs
 from sunup.scale.policy import Bounds, Sample
 from sunup.scale.schedule import Warm
 
-INFLIGHT, REQUESTS = "sunup_inflight", "sunup_requests_total"
+INFLIGHT, REQUESTS, LAST = "sunup_inflight", "sunup_requests_total", "sunup_last_activity"
 RATE_SECONDS = 10.0  # requests/s is the mean of about this long
 CHORE_SECONDS = 1.0
+
+
+class Counts:
+    """What the workers of one function have counted, by the slot each of them is in."""
+
+    def __init__(self) -> None:
+        self._segments: dict[int, Segment] = {}
+        self._places: dict[str, dict[int, list[int]]] = {name: {} for name in (INFLIGHT, REQUESTS, LAST)}
+
+    def follow(self, path: Path, slot: int) -> None:
+        """Read the counters at `path` from now on."""
+        old = self._segments.pop(slot, None)
+        if old is not None:
+            old.close()
+        segment = self._segments[slot] = Segment.open(path, write=True)
+        for name, places in self._places.items():  # found once: every tick asks for these, of every function
+            places[slot] = [segment.slot(one.name, **one.labels) for one in segment.series if one.name == name]
+
+    def lost(self, slot: int) -> None:
+        """A worker ended: what it gauged no longer is."""
+        segment = self._segments.get(slot)
+        if segment is not None:
+            for series in segment.series:
+                if series.kind == "gauge":
+                    segment.values[segment.slot(series.name, **series.labels)] = 0.0
+
+    def total(self, name: str, slots: Iterable[int] | None = None) -> float:
+        """One of the three series above, whatever its labels; over some workers, or over all there ever were."""
+        places = self._places[name]
+        chosen = places if slots is None else [slot for slot in slots if slot in places]
+        return sum([self._segments[slot].values[place] for slot in chosen for place in places[slot]])
+
+    def latency(self) -> list[float]:
+        """Calls per STAGE_BUCKETS bucket, all workers together, from request read to answer written."""
+        counts = [0.0] * (len(STAGE_BUCKETS) + 1)
+        for segment in self._segments.values():
+            for index, series in enumerate(segment.series):
+                if series.name == "sunup_request_seconds" and series.labels.get("stage") == "total":
+                    counts = [a + b for a, b in zip(counts, segment.read(index)[:-1], strict=True)]
+        return counts
+
+    def close(self) -> None:
+        """Unmap the counters."""
+        for segment in self._segments.values():
+            segment.close()
+        self._segments.clear()
 
 
 class Live:
@@ -33,8 +79,7 @@ class Live:
         self.cold_starts = 0
         self.last_cold_ms: dict[str, float] = {}
         self.needs = Needs(silences)
-        self._segments: dict[int, Segment] = {}
-        self._slots: dict[str, dict[int, list[int]]] = {INFLIGHT: {}, REQUESTS: {}}  # what every tick sums, found once
+        self.counts = Counts()
         self._answered = 0.0
         self._rate: list[tuple[float, float]] = []
         self.switch(revision, manifest)
@@ -52,6 +97,7 @@ class Live:
         self.needs.declare(bounds, scale.idle_s, auto=scale.idle_auto, warm=warm)
         self.failures = 0
         self.not_before = 0.0
+        self._rest = (0.0, 0, 0.0)  # until when, if as many workers are there then, and their latest calls are these
 
     def entry(self, workers: Iterable[Worker]) -> dict[str, Any]:
         """What door and front are told."""
@@ -78,23 +124,9 @@ class Live:
 
     def read(self, run: Path, worker: Worker) -> None:
         """Follow the counters of a worker that became ready."""
-        old = self._segments.pop(worker.slot, None)
-        if old is not None:
-            old.close()
-        segment = Segment.open(counters_path(run, self.revision.function, worker.slot), write=True)
-        self._segments[worker.slot] = segment
-        for name, slots in self._slots.items():
-            slots[worker.slot] = [segment.slot(one.name, **one.labels) for one in segment.series if one.name == name]
-        self._answered = self._sum(REQUESTS, self._segments)
+        self.counts.follow(counters_path(run, self.revision.function, worker.slot), worker.slot)
+        self._answered = self.counts.total(REQUESTS)
         self.needs.started(sum(worker.timings.get(stage, 0.0) for stage in ("fork", "load")))
-
-    def lost(self, worker: Worker) -> None:
-        """A worker ended: what it gauged no longer is."""
-        segment = self._segments.get(worker.slot)
-        if segment is not None:
-            for series in segment.series:
-                if series.kind == "gauge":
-                    segment.values[segment.slot(series.name, **series.labels)] = 0.0
 
     def woke(self, stages: dict[str, float], board: Board) -> None:
         """Note a cold start: seconds by stage."""
@@ -107,19 +139,28 @@ class Live:
 
     def sample(self, workers: Iterable[Worker], now: float) -> Sample:
         """What the function is doing now, for the scaling decision."""
-        living = {w.slot for w in workers if w.life in (Life.READY, Life.DRAINING)} & self._segments.keys()
-        inflight = self._sum(INFLIGHT, living)
-        answered = self._sum(REQUESTS, self._segments)
+        inflight = self.counts.total(INFLIGHT, [w.slot for w in workers if w.life in (Life.READY, Life.DRAINING)])
+        answered = self.counts.total(REQUESTS)
         since, self._answered = answered - self._answered, answered
         self._rate = [(t, n) for t, n in self._rate if t > now - RATE_SECONDS]
         self._rate.append((now, since))
         return Sample(int(inflight), self.waiting, int(since))
 
+    def look(self, now: float, workers: int, *, calm: bool) -> None:
+        """It was looked at just now, with so many workers of any kind. `calm`: nothing was going on."""
+        rest = self.needs.rest_seconds(workers) if calm else 0.0
+        self._rest = (now + rest, workers, self.counts.total(LAST))
+
+    def rests(self, now: float, workers: int) -> bool:
+        """Whether nothing can have changed since the last look."""
+        until, before, last = self._rest
+        return now < until and workers == before and not self.waiting and self.counts.total(LAST) == last
+
     def facts(self, workers: list[Worker], revisions: list[Revision], now: float) -> dict[str, Any]:
         """What `platform status` shows."""
         m, r = self.manifest, self.revision
         recent = [n for t, n in self._rate if t > now - RATE_SECONDS]
-        counts = self._latency()
+        counts = self.counts.latency()
         return {
             "name": r.function,
             "revision": r.revision,
@@ -140,7 +181,7 @@ class Live:
                 if w.peer is not None
             ],
             **self.needs.facts,
-            "requests": int(self._sum(REQUESTS, self._segments)),
+            "requests": int(self.counts.total(REQUESTS)),
             "rps": round(sum(recent) / RATE_SECONDS, 1),
             "p50_ms": _quantile(counts, 0.50),
             "p99_ms": _quantile(counts, 0.99),
@@ -150,26 +191,6 @@ class Live:
                 for one in revisions
             ],
         }
-
-    def close(self) -> None:
-        """Unmap the counters."""
-        for segment in self._segments.values():
-            segment.close()
-        self._segments.clear()
-
-    def _sum(self, name: str, workers: Iterable[int]) -> float:
-        """A series over the workers in these slots, whatever its labels. Every tick asks, for every function."""
-        slots = self._slots[name]
-        return sum([self._segments[worker].values[slot] for worker in workers for slot in slots[worker]])
-
-    def _latency(self) -> list[float]:
-        """Calls per STAGE_BUCKETS bucket, all workers together, from request read to answer written."""
-        counts = [0.0] * (len(STAGE_BUCKETS) + 1)
-        for segment in self._segments.values():
-            for index, series in enumerate(segment.series):
-                if series.name == "sunup_request_seconds" and series.labels.get("stage") == "total":
-                    counts = [a + b for a, b in zip(counts, segment.read(index)[:-1], strict=True)]
-        return counts
 
 
 class Chores:

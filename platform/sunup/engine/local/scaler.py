@@ -46,7 +46,7 @@ class Scaler:
             self._timer = None
         if not self._acts.able:
             return
-        busy = [self._before(), *(self.scale(live) for live in self._live.values())]  # all: no short cut at the first
+        busy = [self._before(), *(self._look(live) for live in self._live.values())]  # all: no short cut at the first
         if any(busy):
             self.later()
             return
@@ -55,13 +55,20 @@ class Scaler:
         if foreseen:
             self._in(min(WARM_CHECK_SECONDS, *foreseen))
 
+    def _look(self, live: Live) -> bool:
+        """Scale a function, unless it rests: an engine holds thousands that nobody calls. Whether it has workers."""
+        count = len(self._workers.of(live.revision.function))
+        return count > 0 if live.rests(self._loop.time(), count) else self.scale(live)
+
     def scale(self, live: Live) -> bool:
         """Bring a function to the number of workers it should have; whether it needs looking at again."""
         if not self._acts.able:
             return False
         now = self._loop.time()
         workers = self._workers.serving(live.revision, Role.CALLS)
-        want = live.needs.workers(live.sample(workers, now), now, time.time())
+        sample = live.sample(workers, now)
+        want = live.needs.workers(sample, now, time.time())
+        live.look(now, len(self._workers.of(live.revision.function)), calm=want == len(workers) and not any(sample))
         if len(workers) < want and now >= live.not_before:
             for _ in range(want - len(workers)):
                 self._acts.bear(live.revision)

@@ -157,7 +157,7 @@ class Supervisor:
 
     def forget(self, function: str) -> None:
         """Stop serving a function."""
-        self.live.pop(function).close()
+        self.live.pop(function).counts.close()
         self.streams.forget(function)
         self._tell_all({"op": "forget", "function": function})
         self._board.forget(function=function)
@@ -250,7 +250,7 @@ class Supervisor:
                 live.failures = 0
                 live.read(self.project.run, worker)
             elif worker.timings:
-                live.lost(worker)
+                live.counts.lost(worker.slot)
             else:  # it never was ready
                 live.failures += 1
                 live.reason = str(worker.ready.exception())
