@@ -46,7 +46,7 @@ def main() -> int:
 def _warm(folder: Path, model: Path, count: int, report: harness.Report) -> None:
     with harness.local_engine(folder / "warm") as engine:
         _deploy(engine, model.read_bytes(), count)
-        ours = _pss_mb(_pids(engine)) / count
+        ours = pss_mb(_pids(engine)) / count
         idle = _busy(_pids(engine), IDLE_SECONDS)
     floor = _fork_mb(model, count)
     alone = _alone_mb(model)
@@ -89,7 +89,7 @@ def _fork_mb(model: Path, count: int) -> float:
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=harness.ROOT) as process:
         assert process.stdin is not None
         assert process.stdout is not None
-        each = _pss_mb(json.loads(process.stdout.readline())["pids"]) / count
+        each = pss_mb(json.loads(process.stdout.readline())["pids"]) / count
         process.stdin.close()
     return each
 
@@ -102,10 +102,11 @@ def _alone_mb(model: Path) -> float:
         mine = Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children").read_text().split()
         pids = [int(pid) for pid in mine if b"floor.raw_asgi" in Path(f"/proc/{pid}/cmdline").read_bytes()]
         assert len(pids) == PROCESSES
-        return _pss_mb(pids) / PROCESSES
+        return pss_mb(pids) / PROCESSES
 
 
-def _pss_mb(pids: Iterable[int]) -> float:
+def pss_mb(pids: Iterable[int]) -> float:
+    """Proportional set size of processes together, in MB."""
     return sum(_kb(Path(f"/proc/{pid}/smaps_rollup").read_text()) for pid in pids) / 1024
 
 

@@ -26,3 +26,11 @@ def map_states(path: Path) -> memoryview:
     """Map a state file; index i is the connection in slot i. A store of one byte is atomic."""
     with path.open("r+b") as file:
         return memoryview(mmap.mmap(file.fileno(), CONNECTIONS_MAX))
+
+
+def unmap_states(states: memoryview) -> None:
+    """Undo `map_states`."""
+    mapped = states.obj
+    assert isinstance(mapped, mmap.mmap)
+    states.release()
+    mapped.close()

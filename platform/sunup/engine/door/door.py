@@ -234,6 +234,7 @@ class Door:
                 held.reset()
             else:
                 self._refuse(held, Unavailable("The worker that had this call ended before it answered."))
+        worker.close()
 
 
 async def run(run_folder: Path, own: socket.socket, listener: socket.socket) -> None:

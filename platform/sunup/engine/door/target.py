@@ -7,7 +7,7 @@ from pathlib import Path
 from sunup.engine.door.held import Held
 from sunup.limits import CONNECTIONS_MAX, QUEUE_DEFAULT, TIMEOUT_SECONDS_DEFAULT
 from sunup.link.channel import Channel
-from sunup.link.states import State, map_states
+from sunup.link.states import State, map_states, unmap_states
 
 
 class WorkerLink:
@@ -50,6 +50,12 @@ class WorkerLink:
     def state(self, slot: int) -> State:
         """What the worker was last doing with a connection."""
         return State(self._states[slot])
+
+    def close(self) -> None:
+        """The worker is gone, and nothing is asked of its states any more. They hold a descriptor, which would stay
+        until the collector finds the circle of this, the channel and what the channel calls."""
+        unmap_states(self._states)
+        self.channel = None
 
 
 class Target:

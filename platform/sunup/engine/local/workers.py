@@ -67,6 +67,7 @@ class Worker:
         self.born = born
         self.life = Life.STARTING
         self.drained = False  # it was told to end
+        self.due: asyncio.TimerHandle | None = None  # what comes if it takes too long to be born, or to drain
         self.peer: Peer | None = None
         self.timings: dict[str, float] = {}
         self.cost: tuple[int, float] | None = None
@@ -149,7 +150,7 @@ class Workers:
             self._loop.call_soon(self._failed, worker, "the nursery is being restarted")
         own.close()
         bound = PROOF_SECONDS_MAX if birth.prove else BIRTH_SECONDS_MAX
-        self._loop.call_later(bound, self._overdue, worker, bound)
+        worker.due = self._loop.call_later(bound, self._overdue, worker, bound)
         return worker
 
     def forked(self, name: str, pid: int, pidfd: int) -> None:
@@ -214,7 +215,8 @@ class Workers:
         worker.life = Life.DRAINING
         worker.drained = True
         tell(worker)
-        self._loop.call_later(DRAIN_SECONDS_MAX, self._kill, worker)
+        _in_time(worker)
+        worker.due = self._loop.call_later(DRAIN_SECONDS_MAX, self._kill, worker)
 
     def _kill(self, worker: Worker) -> None:
         if worker.life is not Life.DEAD and worker.peer is not None:
@@ -231,6 +233,7 @@ class Workers:
                 worker.cost = head["cost"]
                 if worker.life is Life.STARTING:
                     worker.life = Life.READY
+                    _in_time(worker)
                 if not worker.ready.done():
                     worker.ready.set_result(None)
                 self._on_change(worker)
@@ -272,6 +275,7 @@ class Workers:
         if worker.life is Life.DEAD:
             return
         worker.life = Life.DEAD
+        _in_time(worker)
         worker.ended.set()
         self._drop(worker)
         if not worker.ready.done():
@@ -281,3 +285,9 @@ class Workers:
         for suffix in (".sock", ".states"):
             (self.run / f"{worker.name}{suffix}").unlink(missing_ok=True)
         self._on_change(worker)
+
+
+def _in_time(worker: Worker) -> None:
+    """Nothing is due any more; a timer left to itself would keep all of the worker for its whole time."""
+    if worker.due is not None:
+        worker.due.cancel()
