@@ -85,6 +85,6 @@ def find_project(start: Path, explicit: Path | None = None) -> Project:
     if explicit is None:
         root = next((p for p in (here, *here.parents) if (p / "functions").is_dir() or (p / STATE).is_dir()), here)
     project = Project(root)
-    if len(os.fsencode(project.run / "worker-00000000.sock")) > SOCKET_PATH_BYTES_MAX:
+    if len(os.fsencode(project.run / "worker-000000000000.sock")) > SOCKET_PATH_BYTES_MAX:
         raise UsageError(f"The path {root} is too long for Unix sockets. Move the project to a shorter path.")
     return project

@@ -10,6 +10,7 @@ import pytest
 from tests.engine_fixture import Answer, Engine, left, until
 
 from sunup.bundle.manifest import Scale
+from sunup.link import channel as link
 
 PROCESSES = ("times", "front", "nursery", "door")
 
@@ -180,3 +181,33 @@ def test_an_engine_that_ends_while_a_process_starts_leaves_nothing(engine: Engin
     until(lambda: role not in engine.pids(), "the end to be noticed")  # another one starts now, and is not up yet
     engine.down()
     assert left(engine) == []
+
+
+def test_a_new_door_knows_what_a_worker_holds_before_it_passes_more(engine: Engine) -> None:
+    engine.serve("times", 2.0)
+    kept = engine.open()
+    assert engine.call("times", 1.0, kept).y == 2.0
+    pids = engine.pids()
+    os.kill(pids["supervisor"], signal.SIGSTOP)  # no other door comes now
+    try:
+        kill(pids["door"])
+        with link.connect(max(engine.project.run.glob("worker-*.sock"))) as door:  # the front was born before
+            door.settimeout(10)
+            link.send(door, {"op": "hello", "role": "door"})
+            said = [message for message in (link.receive(door), link.receive(door)) if message is not None]
+            for fd in said[0].fds:
+                os.close(fd)
+        assert [message.head["op"] for message in said] == ["mine", "ready"]
+    finally:
+        os.kill(pids["supervisor"], signal.SIGCONT)
+        kept.close()
+    until(lambda: serves(engine, 2.0), "life after the door")
+
+
+def test_a_deploy_waits_for_a_nursery_that_ended(engine: Engine) -> None:
+    engine.serve("times", 2.0)
+    deployed = threading.Thread(target=engine.serve, args=("other", 3.0))
+    kill(engine.pids()["nursery"])
+    deployed.start()
+    deployed.join(30)
+    assert engine.call("other", 1.0).y == 3.0

@@ -164,18 +164,18 @@ class Worker:
 
     def _meet_door(self, channel: Channel) -> None:
         """A door connected. If it replaces one that died, what that one said last comes first; then it gets duplicates
-        of every connection held here."""
+        of every connection held here, and only behind them the word to pass more: it must know which slots are used."""
         while self._door is not None and not self._door.closed:
             self._door.pump()
         self._door = channel
         if self.attached.error is not None:
             return
-        channel.send({"op": "ready"})
         held = list(self._held.items())
         for start in range(0, len(held), FDS_PER_MESSAGE_MAX):
             part = held[start : start + FDS_PER_MESSAGE_MAX]
             slots, fds = [slot for slot, _ in part], [sock.fileno() for _, (_, sock) in part]
             channel.send({"op": "mine", "slots": slots}, fds=fds)
+        channel.send({"op": "ready"})
 
     # --- connections --------------------------------------------------------------------------------------------------
 

@@ -13,9 +13,12 @@ from sunup.engine.engine import Event
 from sunup.engine.local.live import Live
 from sunup.engine.local.state import Revision
 from sunup.engine.local.supervisor import Supervisor
-from sunup.engine.local.workers import BirthFailed, Life, Role
+from sunup.engine.local.workers import UNBORN, BirthFailed, Life, Role
 from sunup.errors import EngineError, ProofFailed
+from sunup.limits import BIRTH_SECONDS_MAX
 from sunup.link.process import pss_bytes
+
+BIRTHS_MAX = 3  # of a deploy whose nursery ends under it
 
 
 class Operations:
@@ -118,15 +121,21 @@ class Operations:
         return await asyncio.to_thread(verify, self._engine.project.bundles / digest)
 
     async def _prove(self, revision: Revision) -> None:
-        """Have a ready worker of `revision`, self-proven on this machine."""
-        worker = self._engine.bear(revision)
-        try:
-            await worker.ready
-        except BirthFailed as failed:
-            raise ProofFailed(
-                f"Revision {revision.revision} of {revision.function} did not become ready and was not routed; what "
-                f"served before still does. {failed.error['message']}"
-            ) from failed
+        """Have a ready worker of `revision`, self-proven here; one that nobody bore says nothing of the bundle."""
+        for left in reversed(range(BIRTHS_MAX)):
+            try:
+                await self._engine.nursery.wait_up(BIRTH_SECONDS_MAX)
+                await self._engine.bear(revision).ready
+            except TimeoutError as error:
+                raise EngineError("No worker can be born: the nursery does not start; its log says why.") from error
+            except BirthFailed as failed:
+                if failed.error["code"] == UNBORN and left:
+                    continue
+                raise ProofFailed(
+                    f"Revision {revision.revision} of {revision.function} did not become ready and was not routed; "
+                    f"what served before still does. {failed.error['message']}"
+                ) from failed
+            break
         self._engine.state.note_proof(revision.digest, self._engine.machine)
 
     def _route(self, revision: Revision, manifest: Manifest) -> Live:

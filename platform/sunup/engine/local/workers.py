@@ -19,6 +19,8 @@ from sunup.link.peer import Peer, find, prepare
 from sunup.link.states import create_states
 from sunup.settings import Project
 
+UNBORN = "unborn"
+
 
 class Life(Enum):
     """Where a worker is in its life."""
@@ -80,7 +82,8 @@ class Worker:
 
 
 class BirthFailed(Exception):
-    """A worker said why it cannot serve (`error`: its code and message), or ended without a word."""
+    """A worker said why it cannot serve (`error`: its code and message), or ended without a word. With the code UNBORN
+    there never was one, which says nothing of what it was to serve."""
 
     def __init__(self, error: Mapping[str, Any]) -> None:
         super().__init__(error["message"])
@@ -107,7 +110,8 @@ class Workers:
         self._on_change = on_change
         self._on_message = on_message
         self._loop = asyncio.get_running_loop()
-        self._last = 0
+        # A name is never used twice: the door may not have seen yet that who had it before a supervisor died is gone.
+        self._last = int(1000 * self._loop.time())
         self.all: dict[str, Worker] = {}
         self._by_function: dict[str | None, list[Worker]] = {}  # the scaler asks for every function at every tick
 
@@ -147,7 +151,7 @@ class Workers:
             self.rights.read(Path(birth.bundle))
         head = {"op": "fork", "id": name, "slot": slot, "asked": self._loop.time(), "run": str(self.run)}
         if not self._fork({**head, "log": str(log), **birth._asdict()}, [own.fileno(), *fds]):
-            self._loop.call_soon(self._failed, worker, "the nursery is being restarted")
+            self._loop.call_soon(self._unborn, worker, "the nursery is being restarted")
         own.close()
         bound = PROOF_SECONDS_MAX if birth.prove else BIRTH_SECONDS_MAX
         worker.due = self._loop.call_later(bound, self._overdue, worker, bound)
@@ -165,13 +169,12 @@ class Workers:
         """Births it was asked for and never answered will not come."""
         for worker in list(self.all.values()):
             if worker.peer is not None and worker.peer.pid == 0:
-                self._failed(worker, "the nursery ended during the birth")
+                self._unborn(worker, "the nursery ended during the birth")
 
     async def adopt(self) -> list[int]:
         """Take over the workers that outlived the last supervisor; the descriptors they handed over (the front's)."""
         fds: list[int] = []
         for path in sorted(self.run.glob("worker-*.sock")):
-            self._last = max(self._last, int(path.stem.removeprefix("worker-")))
             sock = find(path)
             if sock is None:
                 path.with_suffix(".states").unlink(missing_ok=True)
@@ -253,11 +256,11 @@ class Workers:
                 worker.ready.set_exception(BirthFailed({"code": "birth", "message": message}))
             self._kill(worker)
 
-    def _failed(self, worker: Worker, reason: str) -> None:
+    def _unborn(self, worker: Worker, reason: str) -> None:
         if worker.peer is not None:
             worker.peer.channel.close()
         if not worker.ready.done():
-            worker.ready.set_exception(BirthFailed({"code": "birth", "message": f"No worker was born: {reason}."}))
+            worker.ready.set_exception(BirthFailed({"code": UNBORN, "message": f"No worker was born: {reason}."}))
         self._ended(worker)
 
     def _add(self, worker: Worker) -> None:
