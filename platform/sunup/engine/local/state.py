@@ -1,24 +1,35 @@
-"""The durable record of functions and revisions: one SQLite file, every change committed before it is acted on."""
+"""The durable record of functions and revisions: one SQLite file, every change committed before it is acted on.
+
+Its version is `PRAGMA user_version`. An older file is brought up step by step when it is opened, each step with its new
+number in one transaction; a file of a newer Sunup is refused.
+"""
 
 import json
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from sunup.errors import EngineError
 from sunup.limits import REVISIONS_KEPT
 
-VERSION = 1
-
-_SCHEMA = """
-CREATE TABLE functions (name TEXT PRIMARY KEY, revision INTEGER NOT NULL) STRICT;
-CREATE TABLE revisions (
-  function TEXT NOT NULL, revision INTEGER NOT NULL, digest TEXT NOT NULL, model TEXT NOT NULL,
-  settings TEXT NOT NULL, created REAL NOT NULL, PRIMARY KEY (function, revision)
-) STRICT;
-CREATE TABLE proofs (digest TEXT NOT NULL, machine TEXT NOT NULL, PRIMARY KEY (digest, machine)) STRICT;
-"""
+# Step i leads from version i to i + 1. A step that was released is never changed: the next change is another step.
+MIGRATIONS: Final = (
+    """
+    CREATE TABLE functions (name TEXT PRIMARY KEY, revision INTEGER NOT NULL) STRICT;
+    CREATE TABLE revisions (
+      function TEXT NOT NULL, revision INTEGER NOT NULL, digest TEXT NOT NULL, model TEXT NOT NULL,
+      settings TEXT NOT NULL, created REAL NOT NULL, PRIMARY KEY (function, revision)
+    ) STRICT;
+    CREATE TABLE proofs (digest TEXT NOT NULL, machine TEXT NOT NULL, PRIMARY KEY (digest, machine)) STRICT;
+    """,
+    # Many files of version 1 have this table: it was made outside of the schema. The collector asks by digest.
+    """
+    CREATE TABLE IF NOT EXISTS silences (function TEXT PRIMARY KEY, data BLOB NOT NULL) STRICT;
+    CREATE INDEX revisions_by_digest ON revisions (digest);
+    """,
+)
+VERSION: Final = len(MIGRATIONS)
 
 
 class Revision(NamedTuple):
@@ -33,12 +44,10 @@ class Revision(NamedTuple):
 
 
 class Silences:
-    """What was learned of functions' silences, in the state file. Its table is no part of the schema: where it is
-    missing, nothing is lost that is not learned again."""
+    """What was learned of functions' silences, in the state file."""
 
     def __init__(self, db: sqlite3.Connection) -> None:
         self._db = db
-        db.execute("CREATE TABLE IF NOT EXISTS silences (function TEXT PRIMARY KEY, data BLOB NOT NULL) STRICT")
 
     def of(self, function: str) -> bytes:
         """What was last noted of a function; empty if nothing was."""
@@ -53,6 +62,27 @@ class Silences:
                 self._db.executemany("INSERT OR REPLACE INTO silences VALUES (?, ?)", learned.items())
 
 
+class Kept:
+    """Which bundles the state file refers to, and the end of what it says of others."""
+
+    def __init__(self, db: sqlite3.Connection) -> None:
+        self._db = db
+
+    def digests(self) -> set[str]:
+        """The bundles of every remembered revision."""
+        return {digest for (digest,) in self._db.execute("SELECT DISTINCT digest FROM revisions")}
+
+    def proven(self) -> set[str]:
+        """The bundles that passed their self-proof on any machine."""
+        return {digest for (digest,) in self._db.execute("SELECT DISTINCT digest FROM proofs")}
+
+    def forget(self, digests: Iterable[str]) -> None:
+        """These bundles are gone: forget that they were proven."""
+        with self._db:
+            self._db.execute("BEGIN IMMEDIATE")
+            self._db.executemany("DELETE FROM proofs WHERE digest = ?", [(digest,) for digest in digests])
+
+
 class StateFile:
     """The state of one project. WAL, synchronous=FULL: what `route` or `forget` returned from survives a power cut."""
 
@@ -62,15 +92,9 @@ class StateFile:
         path.chmod(0o600)
         self._db.execute("PRAGMA journal_mode=WAL")
         self._db.execute("PRAGMA synchronous=FULL")
-        (version,) = self._db.execute("PRAGMA user_version").fetchone()
-        if version == 0:
-            self._db.executescript(f"BEGIN; {_SCHEMA} PRAGMA user_version={VERSION}; COMMIT;")
-        elif version != VERSION:
-            raise EngineError(
-                f"{path} was written by another Sunup (state version {version}, this one reads {VERSION}). "
-                "Run the Sunup that wrote it, or move the file away and deploy again."
-            )
+        _migrate(self._db, path)
         self.silences = Silences(self._db)
+        self.kept = Kept(self._db)
 
     def close(self) -> None:
         """Close the file."""
@@ -127,3 +151,16 @@ class StateFile:
         columns = "r.function, r.revision, r.digest, r.model, r.settings, r.created"
         rows = self._db.execute(f"SELECT {columns} FROM revisions r {clause}", values)
         return [Revision(f, n, d, m, json.loads(s), c) for f, n, d, m, s, c in rows]
+
+
+def _migrate(db: sqlite3.Connection, path: Path) -> None:
+    """Bring a state file to VERSION. Raises EngineError for a file of a newer Sunup."""
+    (version,) = db.execute("PRAGMA user_version").fetchone()
+    if version > VERSION:
+        raise EngineError(
+            f"{path} was written by a newer Sunup (state version {version}; this one reads up to {VERSION}). Run that "
+            f"Sunup; or, to go back to this one, put back the copy of {path.parent} made before the upgrade, or move "
+            f"{path.name} away and deploy again."
+        )
+    for number in range(version, VERSION):
+        db.executescript(f"BEGIN IMMEDIATE; {MIGRATIONS[number]} PRAGMA user_version={number + 1}; COMMIT;")
