@@ -45,6 +45,9 @@ RESTART_BACKOFF_SECONDS_MAX: Final = 5.0  # s between restarts of a process that
 ADMIN_LINE_BYTES_MAX: Final = 4 * 1024 * 1024  # bytes in one line of the admin socket
 LOG_BYTES_MAX: Final = 16 * 1024 * 1024  # bytes of one log file before it is rotated to .1
 REVISIONS_KEPT: Final = 20  # revisions of a function remembered for rollback
+UNUSED_SECONDS_MAX: Final = 3600.0  # s a bundle nothing refers to is kept after it was asked for; deploys take less
+COLLECTED_MAX: Final = 100  # bundles removed in one pass, the next follows; deleting large ones keeps a disk busy
+COLLECT_DELAY_SECONDS: Final = 1.0  # s from a deploy to the look for unused bundles; many deploys share one
 SOCKET_PATH_BYTES_MAX: Final = 100  # bytes; sun_path holds 108 with its terminator
 
 # --- Ranking --------------------------------------------------------------------------------------------------------

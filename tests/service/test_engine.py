@@ -1,6 +1,5 @@
 """The local engine in its real processes, spoken to over real sockets: deploy, scale to zero, wake, switch, stop."""
 
-import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -109,37 +108,6 @@ def test_one_connection_for_several_functions(engine: Engine) -> None:
         assert engine.call("triple", 5.0, connection).y == 15.0
         assert engine.ask("GET", "/v2", connection=connection).status == 200
     connection.close()
-
-
-def test_a_new_revision_takes_over_without_losing_a_call(engine: Engine) -> None:
-    factors = [float(n) for n in range(1, 9)]
-    engine.serve("times", factors[0])
-    answered: list[float] = []
-    failed: list[object] = []
-    stop = threading.Event()
-
-    def load() -> None:
-        connection = engine.open()
-        while not stop.is_set():
-            try:
-                answered.append(engine.call("times", 1.0, connection).y)
-            except Exception as error:
-                failed.append(error)
-                connection.close()
-        connection.close()
-
-    threads = [threading.Thread(target=load) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for number, factor in enumerate(factors[1:], start=2):
-        assert engine.serve("times", factor)["revision"] == number
-        assert engine.call("times", 1.0).y == factor, "a call after deploy returned went to the old revision"
-    stop.set()
-    for thread in threads:
-        thread.join()
-    assert not failed
-    assert set(answered) <= set(factors)
-    assert len(answered) > 100
 
 
 def test_rollback_and_remove(engine: Engine) -> None:

@@ -10,6 +10,7 @@ every other file; it is written elsewhere on the same file system, flushed and r
 import contextlib
 import fcntl
 import hashlib
+import math
 import os
 import re
 import shutil
@@ -72,6 +73,7 @@ class Store:
                 staged.rename(target)
                 _flush(self._root)
                 verify(target)
+            _use(target)
         return digest
 
     def take(self, folder: Path) -> str:
@@ -98,12 +100,17 @@ class Store:
             return []
         return sorted(entry.name for entry in self._root.iterdir() if _DIGEST.fullmatch(entry.name))
 
-    def remove(self, digest: str) -> None:
-        """Forget a bundle; no error when there is none. It leaves its name at once, whole."""
+    def remove(self, digest: str, *, before: float = math.inf) -> bool:
+        """Forget a bundle, unless it was asked for since `before` (Unix seconds); whether it is not there now. It
+        leaves its name at once, whole."""
         if not self._root.is_dir():
-            return
+            return True
         with _locked(self._root):
+            with contextlib.suppress(FileNotFoundError):
+                if (self._root / digest).stat().st_mtime >= before:
+                    return False
             self._forget(digest)
+        return True
 
     def remember(self, key: str, digest: str) -> None:
         """Note that the inputs with this key made this bundle."""
@@ -113,6 +120,8 @@ class Store:
         """The digest last remembered under `key`, when that bundle is still here and undamaged."""
         try:
             digest = (self._root / ".index" / key).read_text()
+            with _locked(self._root):
+                _use(self._root / digest)
             check(self._root / digest)
         except (FileNotFoundError, BundleDamaged):
             return None
@@ -216,6 +225,17 @@ def _examine(folder: Path, digest: str | None) -> str:
         if file.is_symlink() or digest_file(file) != manifest.files[name]:
             raise BundleDamaged(f"{file} does not match its digest. {_rebuild(manifest.function)}")
     return actual
+
+
+def _use(folder: Path) -> None:
+    """Note that a bundle was asked for just now, so that it does not expire before whoever asked has deployed it. The
+    time is the folder's own, of which no check knows. Raises FileNotFoundError when it is gone."""
+    try:
+        os.utime(folder)
+    except FileNotFoundError:
+        raise
+    except OSError:
+        pass  # a store that this user cannot write to: nothing expires there
 
 
 def _rebuild(function: str | None) -> str:

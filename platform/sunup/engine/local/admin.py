@@ -129,6 +129,7 @@ async def run(project: Project, host: str, port: int, metrics_port: int, *, rule
         loop.add_signal_handler(number, admin.stopping.set)
     open_folders(project, supervisor.access.rights)
     await supervisor.start()
+    operations.collector.soon()
     path = project.run / "admin.sock"
     server = await admin.serve(path)
     if ready_fd is not None:
@@ -137,6 +138,7 @@ async def run(project: Project, host: str, port: int, metrics_port: int, *, rule
     await admin.stopping.wait()
     path.unlink(missing_ok=True)
     server.close()
+    await operations.collector.close()
     await supervisor.stop()
 
 

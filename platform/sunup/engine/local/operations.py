@@ -8,11 +8,12 @@ from typing import Any
 
 from sunup import __version__
 from sunup.bundle.manifest import Manifest
-from sunup.bundle.store import verify
+from sunup.bundle.store import check, verify
 from sunup.engine.engine import Event
 from sunup.engine.local.live import Live
 from sunup.engine.local.state import Revision
 from sunup.engine.local.supervisor import Supervisor
+from sunup.engine.local.upkeep.collection import Collector
 from sunup.engine.local.workers import UNBORN, BirthFailed, Life, Role
 from sunup.errors import EngineError, ProofFailed
 from sunup.limits import BIRTH_SECONDS_MAX
@@ -28,13 +29,14 @@ class Operations:
         self._engine = supervisor
         self._locks: dict[str, asyncio.Lock] = {}
         self._loop = asyncio.get_running_loop()
+        self.collector = Collector(supervisor.project, supervisor.state.kept, self._in_use)
 
     async def deploy(self, function: str, digest: str, settings: Mapping[str, str], emit: Event) -> dict[str, Any]:
         """Prove a bundle in a worker of its own, record it, route it, then drain the old revision's workers.
 
         Raises BundleDamaged, ProofFailed or EngineError; then what served before still does.
         """
-        async with self._lock(function):
+        async with self._lock(function), self.collector.holding(digest):
             live = self._engine.live.get(function)
             if live is not None and live.revision.digest == digest and dict(live.revision.settings) == dict(settings):
                 return self._result(live, unchanged=True, seconds={})
@@ -55,7 +57,10 @@ class Operations:
             return self._result(live, unchanged=False, seconds={"total": self._loop.time() - began})
 
     async def rollback(self, function: str, number: int | None) -> dict[str, Any]:
-        """Route an earlier revision again. Raises EngineError when there is none."""
+        """Route an earlier revision again. Raises EngineError when there is none.
+
+        Every byte of its bundle was checked when it was deployed: what did not change since is not read again.
+        """
         live = self._known(function)
         async with self._lock(function):
             known = self._engine.state.revisions(function)
@@ -66,17 +71,19 @@ class Operations:
                 kept = ", ".join(str(r.revision) for r in known)
                 raise EngineError(f"{function} has {which}. Revisions kept: {kept}.")
             began = self._loop.time()
-            manifest = await self._verified(earlier[-1].digest)
+            folder = self._engine.project.bundles / earlier[-1].digest
+            manifest = await asyncio.to_thread(check, folder)
             await self._prove(earlier[-1])
             live = self._route(earlier[-1], manifest)
             return self._result(live, unchanged=False, seconds={"total": self._loop.time() - began})
 
     async def remove(self, function: str) -> dict[str, Any]:
-        """Stop serving a function and forget its revisions; its bundles stay in the store."""
+        """Stop serving a function and forget its revisions; bundles that no other one has are removed in a while."""
         self._known(function)
         async with self._lock(function):
             self._engine.state.forget(function)
             self._engine.forget(function)
+            self.collector.soon()
             return {"function": function, "removed": True}
 
     def status(self, function: str | None) -> dict[str, Any]:
@@ -141,7 +148,13 @@ class Operations:
     def _route(self, revision: Revision, manifest: Manifest) -> Live:
         """Record first, then switch: a crash in between is repaired from the record."""
         self._engine.state.route(revision)
+        self.collector.soon()
         return self._engine.switch(revision, manifest)
+
+    def _in_use(self) -> set[str]:
+        """The bundles of what is served, and of every worker that lives."""
+        workers = self._engine.workers.all.values()
+        return {live.revision.digest for live in self._engine.live.values()} | {w.birth.digest for w in workers}
 
     def _known(self, function: str) -> Live:
         live = self._engine.live.get(function)
