@@ -1,7 +1,7 @@
 """A worker's handler over a real bundle, and how tests ask it."""
 
 import asyncio
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,6 +9,8 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from sunup.clock import Clock
+from sunup.execute.executor import Executor
 from sunup.function import Cost, Function, load
 from sunup.link.counters import Segment
 from sunup.pipeline import Pipeline
@@ -23,16 +25,25 @@ JSON_TYPE = (b"content-type", b"application/json")
 
 
 class Worker:
-    """A handler as a worker composes it."""
+    """A handler as a worker composes it. `executor` makes another one of the model's."""
 
-    def __init__(self, bundle: Path, folder: Path, *, run_seconds: float | None = None) -> None:
+    def __init__(
+        self,
+        bundle: Path,
+        folder: Path,
+        *,
+        run_seconds: float | None = None,
+        clock: Clock | None = None,
+        executor: Callable[[Executor], Executor] = lambda known: known,
+    ) -> None:
         self.function: Function = load(bundle, settings={}, prove=True)
         if run_seconds is not None:
             self.function = replace(self.function, cost=Cost(1, run_seconds))
+        self.function = replace(self.function, executor=executor(self.function.executor))
         self.segment = Segment.create(folder / "score.0.seg", worker_series("score", 7, (), ()))
         meter = Meter(self.segment)
-        pipeline = Pipeline(self.function, observer=meter)
-        self.handler = FunctionHandler(pipeline, self.function, revision=7, meter=meter)
+        pipeline = Pipeline(self.function, observer=meter, clock=clock)
+        self.handler = FunctionHandler(pipeline, self.function, revision=7, meter=meter, clock=clock)
 
     def counted(self, code: int) -> float:
         labels = {"function": "score", "revision": "7", "code": str(code)}

@@ -13,7 +13,8 @@ from typing import Any, NamedTuple, TypeAlias
 
 from numpy.typing import NDArray
 
-from sunup.batch.plan import cut, wait_predicted
+from sunup.batch.pace import Pace
+from sunup.batch.plan import answer_predicted, cut
 from sunup.batch.respond import split
 from sunup.clock import Clock
 from sunup.errors import DeadlineExceeded, Overloaded, Unavailable
@@ -21,8 +22,6 @@ from sunup.types import Row
 
 Outputs: TypeAlias = list[NDArray[Any]]
 Run: TypeAlias = Callable[[Sequence[Row]], Outputs]
-
-_PACE = 0.2  # weight of the newest run in the smoothed run time: five runs later it is mostly what counts
 
 
 class Ran(NamedTuple):
@@ -36,6 +35,7 @@ class Ran(NamedTuple):
 class _Job(NamedTuple):
     rows: Sequence[Row]
     deadline: float
+    share: float
     since: float
     answer: "asyncio.Future[Ran]"
 
@@ -49,10 +49,18 @@ class Batcher:
 
     `run` gets the rows of all calls in a run and must return arrays whose first dimension is those rows; it is called
     on the thread. `queue_max` is in calls, `rows_max` in rows. `on_depth` hears how many calls wait, when it changes.
+    `known`: rows and seconds of a run measured before, or None.
     """
 
     def __init__(
-        self, run: Run, *, rows_max: int, queue_max: int, clock: Clock, on_depth: Callable[[int], None]
+        self,
+        run: Run,
+        *,
+        rows_max: int,
+        queue_max: int,
+        clock: Clock,
+        on_depth: Callable[[int], None],
+        known: tuple[int, float] | None = None,
     ) -> None:
         self._run = run
         self._rows_max = rows_max
@@ -62,22 +70,25 @@ class Batcher:
         self._waiting: deque[_Job] = deque()
         self._rows_waiting = 0
         self._running: asyncio.Task[None] | None = None
-        self._run_seconds = 0.0
+        self._pace = Pace(known)
+        self._free_at = 0.0  # monotonic seconds at which the run under way is expected to have been answered
         self._thread = ThreadPoolExecutor(1, "execute")  # the thread itself starts with the first run
         self._closed = False
 
     def __repr__(self) -> str:
         state = "closed" if self._closed else "running" if self._running else "idle"
-        return f"Batcher({state}, waiting={len(self._waiting)}, run_seconds={self._run_seconds:.4f})"
+        return f"Batcher({state}, waiting={len(self._waiting)}, {self._pace!r})"
 
     async def submit(self, rows: Sequence[Row], deadline: float) -> Ran:
         """The outputs for `rows` (at least one). `deadline` is monotonic seconds.
 
-        Raises Overloaded at once when the queue is full or the wait would outlast the deadline, DeadlineExceeded when
-        it did, Unavailable when closed, and whatever `run` raised for these rows.
+        Raises Overloaded at once when the queue is full or the answer would come after the deadline, DeadlineExceeded
+        when waiting used it up, Unavailable when closed, and whatever `run` raised for these rows.
         """
-        self._admit(deadline)
-        job = _Job(rows, deadline, perf_counter(), asyncio.get_running_loop().create_future())
+        now = self._clock.now()
+        share = (deadline - now) / 2
+        self._admit(len(rows), deadline, now, share)
+        job = _Job(rows, deadline, share, perf_counter(), asyncio.get_running_loop().create_future())
         self._waiting.append(job)
         self._rows_waiting += len(rows)
         self._on_depth(len(self._waiting))
@@ -96,15 +107,22 @@ class Batcher:
             await self._running
         self._thread.shutdown()
 
-    def _admit(self, deadline: float) -> None:
+    def _admit(self, rows: int, deadline: float, now: float, share: float) -> None:
         if self._closed:
             raise Unavailable("the worker is stopping")
         if len(self._waiting) >= self._queue_max:
             raise Overloaded(f"{self._queue_max} calls are waiting already")
-        running = self._running is not None
-        rows_max = self._rows_max
-        wait = wait_predicted(self._rows_waiting, running=running, run_seconds=self._run_seconds, rows_max=rows_max)
-        if self._clock.now() + wait > deadline:
+        if self._running is None:
+            return  # nothing is ahead of it; and a forecast that were wrong would be corrected by its run
+        wait = answer_predicted(
+            self._rows_waiting,
+            rows,
+            left=max(0.0, self._free_at - now),
+            share=share,
+            seconds=self._pace.seconds,
+            rows_max=self._rows_max,
+        )
+        if now + wait > deadline:
             raise Overloaded("the calls waiting already take longer than this one may")
 
     async def _work(self) -> None:
@@ -119,7 +137,8 @@ class Batcher:
 
     def _next(self) -> list[_Job]:
         """Take the next run's calls from the queue; tell those that are too late."""
-        taken = cut(self._waiting, now=self._clock.now(), rows_max=self._rows_max)
+        now = self._clock.now()
+        taken = cut(self._waiting, now=now, rows_max=self._rows_max, seconds=self._pace.seconds)
         jobs = [self._waiting.popleft() for _ in range(taken.seen)]
         self._rows_waiting -= sum(len(job.rows) for job in jobs)
         self._on_depth(len(self._waiting))
@@ -130,6 +149,7 @@ class Batcher:
     async def _run_together(self, jobs: list[_Job]) -> None:
         rows = jobs[0].rows if len(jobs) == 1 else [row for job in jobs for row in job.rows]
         started = perf_counter()
+        self._free_at = self._clock.now() + self._pace.seconds(len(rows))
         try:
             outputs = await self._on_thread(rows)
         except Exception as error:  # whatever a model raises belongs to its callers
@@ -141,10 +161,14 @@ class Batcher:
                 await self._run_together([job])
             return
         took = perf_counter() - started
-        self._run_seconds += (took - self._run_seconds) * (_PACE if self._run_seconds else 1.0)
         for job, share in zip(jobs, split(outputs, [len(job.rows) for job in jobs]), strict=True):
             if not job.answer.done():
                 job.answer.set_result(Ran(share, started - job.since, took))
+        # Behind the callbacks of those answers: what it takes to encode and send them belongs to what a run takes.
+        asyncio.get_running_loop().call_soon(self._note, len(rows), started)
+
+    def _note(self, rows: int, started: float) -> None:
+        self._pace.note(rows, perf_counter() - started)
 
     async def _on_thread(self, rows: Sequence[Row]) -> Outputs:
         return await asyncio.get_running_loop().run_in_executor(self._thread, self._run, rows)

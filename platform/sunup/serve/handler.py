@@ -16,7 +16,7 @@ from starlette.types import ASGIApp
 
 from sunup.access.guard import Guard
 from sunup.clock import Clock, SystemClock
-from sunup.errors import Overloaded
+from sunup.errors import DeadlineExceeded, Overloaded
 from sunup.function import Function
 from sunup.limits import PASSED_BYTES_MAX
 from sunup.link.route import Route
@@ -24,6 +24,7 @@ from sunup.pipeline import Pipeline
 from sunup.serve.app import build, call_app
 from sunup.serve.http.coding import compressed, expanded
 from sunup.serve.http.message import JSON, Header, Request, Response, error_body, error_response, public
+from sunup.serve.http.turns import Turns
 from sunup.serve.pages.table import Entry
 from sunup.serve.telemetry.meter import Meter
 from sunup.types import Call, Reply, Timings
@@ -83,6 +84,8 @@ class FunctionHandler:
         self._entry = Entry(manifest, revision, "ready")
         self._timeout_s = manifest.limits.timeout_s
         self._queue_max = manifest.scale.queue_max
+        self._run_s = function.cost.seconds if pipeline.inline else 0.0  # elsewhere the batcher knows what waits
+        self._turns = Turns()
         native, oip = function.record_codec(revision), function.oip_codec()
         name, version = manifest.function, quote(manifest.model.version, safe="")
         self._hot: dict[bytes, Codec] = {
@@ -132,13 +135,14 @@ class FunctionHandler:
     def _predict(self, request: Request, codec: Codec) -> Response | Awaitable[Response]:
         asked = self._read_head(request, codec)
         now = self._clock.now()
+        deadline = self._turns.earliest(min(request.since, now)) + self._timeout_s
         self._meter.begin(now)
         try:
-            self._admit()
+            self._admit(now, deadline)
             if asked.kind or asked.framed is not None:
                 asked.codec = codec = codec.reading(asked.kind, asked.framed)
             body = expanded(request.body, asked.coding, self.body_bytes_max) if asked.coding else request.body
-            call = codec.decode(body, id=asked.id, deadline=now + self._timeout_s)
+            call = codec.decode(body, id=asked.id, deadline=deadline)
             asked.decoded = perf_counter()
             if not self._pipeline.takes_now(call):
                 return self._later(asked, call)
@@ -147,20 +151,27 @@ class FunctionHandler:
             return self._fail(asked, error)
         finally:
             self._meter.end()
+            self._turns.worked = self._clock.now()
 
     async def _later(self, asked: _Asked, call: Call) -> Response:
-        self._meter.begin(self._clock.now())
+        now = self._clock.now()
+        self._meter.begin(now)
         try:
-            self._admit()  # again: others may have come between the decision and this task's first turn
+            self._admit(now, call.deadline)  # again: others may have come before this task's first turn
             return self._answer(asked, await self._pipeline.answer(call))
         except Exception as error:  # as in _predict
             return self._fail(asked, error)
         finally:
             self._meter.end()
+            self._turns.worked = self._clock.now()
 
-    def _admit(self) -> None:
+    def _admit(self, now: float, deadline: float) -> None:
         if self._meter.inflight > self._queue_max:
             raise Overloaded(f"{self._queue_max} calls are in progress already. Try again shortly.")
+        if now >= deadline:
+            raise DeadlineExceeded("The call had waited for as long as it may before anybody could read it.")
+        if now + self._run_s > deadline:
+            raise Overloaded("The call waited too long unread to be answered in time. Try again shortly.")
 
     def _answer(self, asked: _Asked, reply: Reply) -> Response:
         encoding = perf_counter()

@@ -186,7 +186,8 @@ class Worker:
         self._states[slot] = State.READING
         sock = socket.socket(fileno=message.fds[0])
         sock.setblocking(False)
-        connection = Connection(self._handler, self, slot, message.data)
+        hold = max(0.0, self._loop.time() - head["since"])
+        connection = Connection(self._handler, self, slot, message.data, hold)
         self._held[slot] = (connection, sock)
         if not self._woken:
             self._wake(head["since"])

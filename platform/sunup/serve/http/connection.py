@@ -41,19 +41,19 @@ class Phase(Enum):
 
 
 class Connection(asyncio.BufferedProtocol):
-    """Serves `handler` on one client connection. `initial`: bytes the door read before it passed the connection on."""
+    """Serves `handler` on one client connection. `initial`: bytes the door read `hold` seconds before it came here."""
 
     __slots__ = (
         "_asked", "_deadline", "_draining", "_eof", "_handler", "_initial", "_intake", "_last", "_links", "_loop",
         "_phase", "_slot", "_task", "_transport", "_unbegun", "_unsent", "_waiting",
     )  # fmt: skip
 
-    def __init__(self, handler: Handler, links: Links, slot: int, initial: bytes = b"") -> None:
+    def __init__(self, handler: Handler, links: Links, slot: int, initial: bytes = b"", hold: float = 0.0) -> None:
         self._handler = handler
         self._links = links
         self._slot = slot
         self._initial = initial
-        self._intake = Intake(handler)
+        self._intake = Intake(handler, hold)
         self._waiting = self._intake.whole
         self._asked: Incoming | None = None  # the request that `_task` answers
         self._unbegun: Awaitable[Response] | None = None  # what `_task` will await in its first turn
@@ -129,6 +129,7 @@ class Connection(asyncio.BufferedProtocol):
         if not answering:
             self._links.state(self._slot, _READING)
         intake = self._intake
+        intake.came = self._loop.time()
         intake.feed(data)
         if intake.lost:  # another function's request began among the bytes of ours, where it cannot be cut out
             self._last = True

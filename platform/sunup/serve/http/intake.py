@@ -40,16 +40,17 @@ class Intake:
     `closed`: nothing more is parsed, because of `refused`, or because the next request is another's: `pending` are its
     bytes, or it is `lost` when it began in the middle of a read. `begun`, `headed`: a request is partly here, its head
     completely. `target`: of that request, or of the last one. `kept`: the bytes of an incomplete head, None when it
-    began in the middle of a read. `expects`: the client waits for 100 Continue.
+    began in the middle of a read. `expects`: the client waits for 100 Continue. `came`: monotonic seconds of the
+    present read. `hold`: seconds the first request waited at the door; its client's own slowness is not waiting.
     """
 
     __slots__ = (
-        "_after", "_authority", "_body", "_bytes", "_function", "_handler", "_headers", "_method", "_old", "_ours",
-        "_owed", "_parser", "_reading", "begun", "closed", "expects", "headed", "kept", "lost", "pending", "refused",
-        "target", "whole",
+        "_after", "_authority", "_body", "_bytes", "_function", "_handler", "_headers", "_hold", "_method", "_old",
+        "_ours", "_owed", "_parser", "_reading", "begun", "came", "closed", "expects", "headed", "kept", "lost",
+        "pending", "refused", "target", "whole",
     )  # fmt: skip
 
-    def __init__(self, handler: Handler) -> None:
+    def __init__(self, handler: Handler, hold: float = 0.0) -> None:
         self.whole: deque[Incoming] = deque()
         self.refused: CallError | None = None
         self.pending: bytes | None = None
@@ -58,6 +59,8 @@ class Intake:
         self.begun = False
         self.headed = False
         self.expects = False
+        self.came = 0.0
+        self._hold = hold
         self.kept: bytes | None = b""
         self._handler = handler
         self._parser = httptools.HttpRequestParser(self)
@@ -187,7 +190,8 @@ class Intake:
         self.begun = self.expects = False
         self._after = True
         body = self._body if isinstance(self._body, bytes) else bytes(self._body)
-        request = Request(self._method, self.target, self._headers, body)
+        request = Request(self._method, self.target, self._headers, body, self.came - self._hold)
+        self._hold = 0.0
         self.whole.append(Incoming(request, keep=self._parser.should_keep_alive(), old=self._old))
 
     # --- Checks -------------------------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Awaitable
 from http import HTTPStatus
+from math import inf
 from typing import Final, Protocol
 
 import msgspec
@@ -23,12 +24,14 @@ Header = tuple[bytes, bytes]
 
 
 class Request(msgspec.Struct):
-    """One whole request. `target` is as sent, query included; header names are lower-case; `body` is complete."""
+    """One whole request. `target` is as sent, query included; header names are lower-case; `body` is complete.
+    `since`: monotonic seconds since when it waits for an answer, infinity if that is now."""
 
     method: bytes
     target: bytes
     headers: list[Header]
     body: bytes
+    since: float = inf
 
 
 class Response(msgspec.Struct):
