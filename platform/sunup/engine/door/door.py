@@ -71,8 +71,11 @@ class Door:
                 self.stopped.set()
 
     def _function(self, head: dict[str, Any]) -> None:
-        """A function exists, or its routed revision changed."""
+        """A function exists, or its routed revision changed, which the supervisor waits to hear."""
         target = self._target(head["function"])
+        if self._supervisor is not None and (head["revision"] != target.revision or not target.exists):
+            routed = {"function": target.name, "revision": head["revision"], "waiting": len(target.queue)}
+            self._supervisor.send({"op": "routed", **routed})
         target.revision = head["revision"]
         target.queue_max = head["queue_max"]
         target.timeout = head["timeout_s"]

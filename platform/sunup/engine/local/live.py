@@ -1,5 +1,6 @@
 """A function that is being served: its routed revision, what its scaling needs, and what its workers count."""
 
+import asyncio
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -68,11 +69,12 @@ class Counts:
 
 
 class Live:
-    """One function. `waiting`: connections the door last said it holds for it; `failures`: births failed in a row;
-    `silences`: what was kept of its history."""
+    """One function. `waiting`: connections the door last said it holds for it; `routed`: the door passes connections to
+    the present revision; `failures`: births failed in a row; `silences`: what was kept of its history."""
 
     def __init__(self, revision: Revision, manifest: Manifest, silences: bytes = b"") -> None:
         self.waiting = 0
+        self.routed = asyncio.Event()
         self.failures = 0
         self.reason = ""  # why the last birth failed
         self.not_before = 0.0  # monotonic seconds: no birth earlier, after failed ones
@@ -92,6 +94,7 @@ class Live:
         scale = manifest.scale
         self.revision = revision
         self.manifest = manifest
+        self.routed.clear()
         bounds = Bounds(scale.min, scale.max, scale.target_concurrency)
         warm = [Warm(Cron.parse(one.cron), one.min, one.for_s) for one in scale.warm]
         self.needs.declare(bounds, scale.idle_s, auto=scale.idle_auto, warm=warm)

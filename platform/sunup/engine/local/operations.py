@@ -1,6 +1,7 @@
 """What people ask of the engine: deploy, rollback, remove, status. One at a time for each function."""
 
 import asyncio
+import contextlib
 import os
 import time
 from collections.abc import Mapping
@@ -16,7 +17,7 @@ from sunup.engine.local.supervisor import Supervisor
 from sunup.engine.local.upkeep.collection import Collector
 from sunup.engine.local.workers import UNBORN, BirthFailed, Life, Role
 from sunup.errors import EngineError, ProofFailed
-from sunup.limits import BIRTH_SECONDS_MAX
+from sunup.limits import ADOPT_SECONDS_MAX, BIRTH_SECONDS_MAX
 from sunup.link.process import pss_bytes
 
 BIRTHS_MAX = 3  # of a deploy whose nursery ends under it
@@ -52,7 +53,7 @@ class Operations:
             await self._prove(revision)
             proven = self._loop.time()
             emit({"stage": "prove", "seconds": proven - verified})
-            live = self._route(revision, manifest)
+            live = await self._route(revision, manifest)
             emit({"stage": "route", "seconds": self._loop.time() - proven})
             return self._result(live, unchanged=False, seconds={"total": self._loop.time() - began})
 
@@ -74,7 +75,7 @@ class Operations:
             folder = self._engine.project.bundles / earlier[-1].digest
             manifest = await asyncio.to_thread(check, folder)
             await self._prove(earlier[-1])
-            live = self._route(earlier[-1], manifest)
+            live = await self._route(earlier[-1], manifest)
             return self._result(live, unchanged=False, seconds={"total": self._loop.time() - began})
 
     async def remove(self, function: str) -> dict[str, Any]:
@@ -145,11 +146,15 @@ class Operations:
             break
         self._engine.state.note_proof(revision.digest, self._engine.machine)
 
-    def _route(self, revision: Revision, manifest: Manifest) -> Live:
-        """Record first, then switch: a crash in between is repaired from the record."""
+    async def _route(self, revision: Revision, manifest: Manifest) -> Live:
+        """Record first, then switch: a crash in between is repaired from the record. Whoever calls behind this gets the
+        new revision, once a door that is being restarted is there."""
         self._engine.state.route(revision)
         self.collector.soon()
-        return self._engine.switch(revision, manifest)
+        live = self._engine.switch(revision, manifest)
+        with contextlib.suppress(TimeoutError):  # it is told everything when it is back
+            await asyncio.wait_for(live.routed.wait(), ADOPT_SECONDS_MAX)
+        return live
 
     def _in_use(self) -> set[str]:
         """The bundles of what is served, and of every worker that lives."""

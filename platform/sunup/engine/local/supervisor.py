@@ -90,8 +90,7 @@ class Supervisor:
                 self.streams.switch(revision, manifest)
         fds = await self.workers.adopt()
         for live in self.live.values():
-            adopted = self.workers.serving(live.revision, Role.CALLS)
-            live.needs.hold(self._loop.time(), len(adopted))  # they have their idle time
+            live.needs.hold(self._loop.time(), len(self.workers.serving(live.revision, Role.CALLS)))
         self.metrics = socket.socket(fileno=fds[0]) if fds else listen(*self._addresses[1])
         if not await self.door.adopt():
             self.listener = listen(*self._addresses[0])
@@ -219,6 +218,8 @@ class Supervisor:
         if live is None:
             return
         live.waiting = message.head.get("waiting", 0)  # `wake` says how many wait, `flushed` that none does
+        if message.head.get("revision") == live.revision.revision:
+            live.routed.set()
         if live.waiting:
             self.scaler.scale(live)
         self.scaler.later()
