@@ -18,13 +18,15 @@ from sunup.batch.rank import Ranking
 from sunup.batch.respond import Response
 from sunup.batch.retrieve import Retrieval
 from sunup.bundle.manifest import Manifest
-from sunup.bundle.store import check, verify
+from sunup.bundle.store import Store, arranged_folder, check, verify
 from sunup.errors import BundleDamaged, ProofFailed, UsageError
+from sunup.execute import arranged
 from sunup.execute.executor import Executor
 from sunup.execute.handler import Handler
 from sunup.execute.onnx import OnnxExecutor, runtime
 from sunup.execute.proof import Warmup, compare, read_warmup
 from sunup.limits import BATCH_ROWS_MAX, IMAGE_RUN_ROWS_MAX, INLINE_SECONDS_MAX
+from sunup.link.process import trim_heap
 from sunup.lookup import plan as read_plan
 from sunup.lookup.join import Lookup
 from sunup.lookup.open import open_store
@@ -48,10 +50,11 @@ FEATURES_URL: Final = "features_url"  # the setting that says where the online s
 
 
 class Cost(NamedTuple):
-    """What a model run of `rows` rows was measured to take, in seconds."""
+    """What a model run of `rows` rows was measured to take, in seconds; and what opening the model took, likewise."""
 
     rows: int
     seconds: float
+    load: float = inf
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,15 +138,25 @@ class Function:
             self.retrieval.close()
 
 
-def load(bundle: Path, *, settings: Mapping[str, str], prove: bool, cost: Cost | None = None) -> Function:
+def load(
+    bundle: Path,
+    *,
+    settings: Mapping[str, str],
+    prove: bool,
+    cost: Cost | None = None,
+    kept: Executor | None = None,
+    machine: str = "",
+) -> Function:
     """The function in the folder `bundle`. `prove`: check every byte and the model's answers, not only its shape.
 
     `cost`: what an earlier worker of this bundle measured on this machine; it saves a cold start the warm-up run.
+    `kept`: its model, as `open_kept` opened it before. `machine`: names this one where a large model may be kept as it
+    likes it best; a proving start makes that and proves it, others find it.
     Raises BundleDamaged, ProofFailed, or UsageError when a setting is missing.
     """
     started = perf_counter()
     manifest = verify(bundle) if prove else check(bundle)
-    executor = _open_model(bundle / MODEL, layout=manifest.image is not None)
+    executor = kept or _open_main(bundle, manifest, machine, prove=prove)
     lookup = _open_lookup(bundle / FEATURES, manifest, settings)
     fields = manifest.rows + (lookup.columns if lookup else ())
     handled = _open_handler(bundle / HANDLER, manifest, executor, fields)
@@ -157,6 +170,9 @@ def load(bundle: Path, *, settings: Mapping[str, str], prove: bool, cost: Cost |
         given, cost = _run_first(executor, warmup, tuple(warmup.expected) if prove or handled else response.outputs)
         if prove:
             compare(given, warmup.expected, manifest.tolerance)
+            trim_heap()  # a model laid out for this machine took several times its size
+    if kept is None:
+        cost = cost._replace(load=min(cost.load, loaded - started))
     return Function(
         manifest=manifest,
         executor=executor,
@@ -170,6 +186,21 @@ def load(bundle: Path, *, settings: Mapping[str, str], prove: bool, cost: Cost |
         ranking=_ranking(manifest),
         retrieval=retrieval,
     )
+
+
+def open_kept(bundle: Path) -> Executor:
+    """The model of a bundle, for `load` in a fork of this process. Raises what `load` does of damage."""
+    return _open_main(bundle, check(bundle))
+
+
+def _open_main(bundle: Path, manifest: Manifest, machine: str = "", *, prove: bool = False) -> Executor:
+    model, layout = bundle / MODEL, manifest.image is not None
+    if machine:
+        stage = Store(bundle.parent).stage if prove else None
+        found = arranged.open_model(model, arranged_folder(bundle, machine), layout=layout, stage=stage)
+        if found is not None:
+            return found
+    return _open_model(model, layout=layout)
 
 
 def _open_model(path: Path, *, layout: bool) -> Executor:

@@ -48,6 +48,12 @@ REVISIONS_KEPT: Final = 20  # revisions of a function remembered for rollback
 UNUSED_SECONDS_MAX: Final = 3600.0  # s a bundle nothing refers to is kept after it was asked for; deploys take less
 COLLECTED_MAX: Final = 100  # bundles removed in one pass, the next follows; deleting large ones keeps a disk busy
 COLLECT_DELAY_SECONDS: Final = 1.0  # s from a deploy to the look for unused bundles; many deploys share one
+KEPT_BYTES_MAX: Final = 32 * 1024**2  # bytes of models the nursery keeps open; each MiB makes every fork 0.04 ms longer
+KEPT_MODEL_BYTES_MAX: Final = 2 * 1024**2  # bytes of a model file to keep; as a session it is about five times that
+ARRANGED_MODEL_BYTES_MIN: Final = 2 * 1024**2  # bytes of a model file laid out for the machine; smaller ones are kept
+ARRANGED_BYTES_MAX: Final = 8 * 1024**3  # bytes of disk for all that is laid out; what was made longest ago goes first
+KEPT_LOAD_SECONDS_MAX: Final = 0.05  # s a model to keep may have taken to load: no birth begins meanwhile
+QUIET_SECONDS: Final = 0.1  # s without a birth before the nursery opens models to keep: the last one's call is answered
 SOCKET_PATH_BYTES_MAX: Final = 100  # bytes; sun_path holds 108 with its terminator
 
 # --- Ranking --------------------------------------------------------------------------------------------------------

@@ -32,6 +32,9 @@ def test_to_zero_and_back(engine: Engine) -> None:
     assert {"hold", "fork", "load", "prove", "decode", "execute", "encode"} <= stages
     assert "fork" not in engine.call("double", 1.5).headers["server-timing"]
     until(lambda: engine.status("double")["functions"][0]["cold_starts"]["count"] == 1, "the cold start to be counted")
+    cold = engine.status("double")["functions"][0]["cold_starts"]
+    assert set(cold["last_ms"]) == {"hold", "fork", "load", "prove", "total"}
+    assert cold["mean_ms"] == cold["last_ms"]
 
 
 def test_a_thousand_calls_at_zero_are_all_answered(engine: Engine) -> None:

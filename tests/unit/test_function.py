@@ -82,8 +82,8 @@ def test_a_bundle_is_loaded_proven_and_answers(tmp_path: Path) -> None:
 
 def test_a_cost_that_is_known_is_not_measured_again(tmp_path: Path) -> None:
     path = bundle(tmp_path)
-    assert load(path, settings={}, prove=False, cost=Cost(8, 0.5)).cost == Cost(8, 0.5)
-    assert load(path, settings={}, prove=True, cost=Cost(8, 0.5)).cost != Cost(8, 0.5)
+    assert load(path, settings={}, prove=False, cost=Cost(8, 0.5)).cost[:2] == (8, 0.5)
+    assert load(path, settings={}, prove=True, cost=Cost(8, 0.5)).cost[:2] != (8, 0.5)
 
 
 def test_a_rehearsal_leaves_no_thread_and_no_file() -> None:

@@ -4,6 +4,7 @@ every other file; it is written elsewhere on the same file system, flushed and r
     bundles/<digest>/         the bundles
     bundles/.checked/<digest> size, mtime and inode of every file after the last full check on this machine
     bundles/.index/<key>      digest of the bundle last made from these inputs
+    bundles/.arranged/<digest>/<machine>/ the model as one machine likes it best (execute/arranged.py)
     bundles/.staging/<name>/  bundles being written; left-overs of killed processes are swept
 """
 
@@ -131,6 +132,7 @@ class Store:
         with contextlib.suppress(FileNotFoundError), self.stage() as staged:
             (self._root / digest).rename(staged / digest)
         _stamps_path(self._root / digest).unlink(missing_ok=True)
+        shutil.rmtree(arranged_folder(self._root / digest, ""), ignore_errors=True)
 
 
 def read_manifest(folder: Path) -> Manifest:
@@ -169,6 +171,11 @@ def check(folder: Path) -> Manifest:
     if _stat_files(folder) != known:
         return verify(folder)
     return read_manifest(folder)
+
+
+def arranged_folder(bundle: Path, machine: str) -> Path:
+    """Where the model of a bundle is kept as `machine` likes it best."""
+    return bundle.parent / ".arranged" / bundle.name / machine
 
 
 def digest_file(path: Path) -> str:

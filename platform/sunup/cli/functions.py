@@ -236,8 +236,10 @@ def _accepted(one: dict[str, Any]) -> str:
 
 
 def _show_detail(one: dict[str, Any], engine: dict[str, Any]) -> None:
-    if one["cold_starts"].get("last_ms"):
-        click.echo(f"\nlast cold start: {_timings(one['cold_starts']['last_ms'])}")
+    cold = one["cold_starts"]
+    if cold.get("last_ms"):
+        click.echo(f"\nlast cold start: {_timings(cold['last_ms'])}")
+        click.echo(f"mean of {cold['count']}: {_timings(cold['mean_ms'])}")
     click.echo()
     processes = [
         [process["role"], str(process["pid"]), "", size(process["pss_bytes"])] for process in engine["processes"]

@@ -27,6 +27,7 @@ _DTYPES: Final[Mapping[str, str]] = {
     "tensor(uint8)": PIXELS,
 }
 _PROVIDERS: Final = ["CPUExecutionProvider"]
+_SPREAD_BYTES_MIN: Final = 1024  # smaller tensors stay in the graph: a page each would be wasted on them
 _ERRORS_ONLY: Final = 3  # the runtime's log level; its warnings go to stderr once per batch
 
 
@@ -76,6 +77,20 @@ def optimise(model: bytes) -> bytes:
         options.optimized_model_filepath = str(target)
         ort.InferenceSession(model, options, providers=_PROVIDERS)
         return target.read_bytes()
+
+
+def spread(model: Path, target: Path, weights: str, *, layout: bool) -> None:
+    """Write `model` to `target` as OnnxExecutor would have it in memory, its larger tensors in the file
+    `weights` beside it, from where a session maps them. `layout`: see OnnxExecutor. It suits this machine only.
+    """
+    options = _options(threads=1)
+    levels = ort.GraphOptimizationLevel
+    options.graph_optimization_level = levels.ORT_ENABLE_ALL if layout else levels.ORT_DISABLE_ALL
+    options.optimized_model_filepath = str(target)
+    place = "session.optimized_model_external_initializers"
+    options.add_session_config_entry(f"{place}_file_name", weights)
+    options.add_session_config_entry(f"{place}_min_size_in_bytes", str(_SPREAD_BYTES_MIN))
+    ort.InferenceSession(str(model), options, providers=_PROVIDERS)
 
 
 def runtime() -> str:

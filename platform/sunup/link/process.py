@@ -52,6 +52,19 @@ def pss_bytes(pid: int) -> int:
     return int(line.split()[1]) * 1024
 
 
+def resident_bytes() -> int:
+    """The memory of this process that is in use now, shared or not, but for files."""
+    _, resident, shared = Path("/proc/self/statm").read_text().split()[:3]
+    return (int(resident) - int(shared)) * resource.getpagesize()
+
+
+def trim_heap() -> None:
+    """Give the memory that the C library holds free back to the system, where it can (malloc_trim(3) of glibc)."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
+
+
 def machine_key() -> str:
     """What a self-proof holds for: this machine's CPU flags and the installed version of ONNX Runtime."""
     info = Path("/proc/cpuinfo").read_text()

@@ -41,7 +41,7 @@ class Attached:
         self.error: dict[str, str] | None = None
         self.ended = asyncio.Event()
 
-    def ready(self, timings: Mapping[str, float], cost: tuple[int, float] | None = None) -> None:
+    def ready(self, timings: Mapping[str, float], cost: tuple[int, float, float] | None = None) -> None:
         """Loaded: begin to listen."""
         self._ready = {"op": "ready", "timings": dict(timings), "cost": cost}
         self._listen()

@@ -1,7 +1,8 @@
 """The nursery: a process that has imported what a worker needs and does nothing but fork workers from itself.
 
 It starts no thread of its own and never touches CUDA, so a child is whole: it rehearses one cold start, which opens and
-drops a session with no thread pool, so that a child finds warm what every birth needs.
+drops a session with no thread pool, so that a child finds warm what every birth needs. Small models that are asked for
+again it keeps open (serve/kept.py).
 Runs as `python -m sunup.serve.nursery RUN_FOLDER OWN_FD`. A request is one link message
 {"op": "fork", "id", "asked", ...} with the descriptors the child is to own; the answer {"op": "forked", "id", "pid"}
 carries a pidfd, so that the asker can wait for a process that is not its child.
@@ -21,24 +22,31 @@ from collections.abc import Callable
 from typing import Any, NoReturn
 
 from sunup.access.rights import confine
-from sunup.limits import CONNECTIONS_MAX, SPARE_DESCRIPTORS
+from sunup.limits import CONNECTIONS_MAX, QUIET_SECONDS, SPARE_DESCRIPTORS
 from sunup.link.channel import Message, receive, send
 from sunup.link.process import inherit_listener, name_process, raise_nofile
 from sunup.rehearsal import rehearse
 from sunup.serve import worker
+from sunup.serve.kept import KeptModels
 
 Child = Callable[[dict[str, Any], list[int]], None]
 Prepare = Callable[[dict[str, Any]], None]
+Settle = Callable[[], bool]
 
 
 class Nursery:
     """Answers fork requests from whoever is connected to `own`. `child(spec, fds)` runs in each new process, after
-    `prepare(spec)` in this one: imports a child would have to make, and its siblings again."""
+    `prepare(spec)` in this one: imports a child would have to make, and its siblings again. `settle()` runs when
+    the last birth was a while ago; it says whether it has more to do."""
 
-    def __init__(self, own: socket.socket, child: Child, prepare: Prepare = lambda _: None) -> None:
+    def __init__(
+        self, own: socket.socket, child: Child, prepare: Prepare = lambda _: None, settle: Settle = lambda: False
+    ) -> None:
         self._own = own
         self._child = child
         self._prepare = prepare
+        self._settle = settle
+        self._unsettled = False
         self._selector = selectors.DefaultSelector()
         self._selector.register(own, selectors.EVENT_READ)
         # A child's death interrupts the selector, so that it is reaped at once.
@@ -52,7 +60,10 @@ class Nursery:
     def run(self) -> None:
         """Serve until told to stop."""
         while True:
-            for ready, _ in self._selector.select():
+            events = self._selector.select(QUIET_SECONDS if self._unsettled else None)
+            if not events:
+                self._unsettled = self._settle()
+            for ready, _ in events:
                 sock = ready.fileobj
                 assert isinstance(sock, socket.socket)
                 if sock is self._own:
@@ -78,6 +89,7 @@ class Nursery:
 
     def _fork(self, peer: socket.socket, message: Message) -> None:
         self._prepare(message.head)
+        self._unsettled = True
         pid = os.fork()
         if pid == 0:
             self._become(message)
@@ -127,7 +139,16 @@ def main() -> None:
     rehearse()
     gc.collect()
     gc.freeze()  # what exists now is never scanned, so a child does not copy its pages
-    Nursery(own, worker.born, worker.prepare).run()
+    kept = KeptModels()
+
+    def prepare(spec: dict[str, Any]) -> None:
+        worker.prepare(spec)
+        kept.of(spec)  # asked for here, too, where it is remembered
+
+    def child(spec: dict[str, Any], fds: list[int]) -> None:
+        worker.born(spec, fds, kept.of(spec))
+
+    Nursery(own, child, prepare, kept.settle).run()
 
 
 if __name__ == "__main__":

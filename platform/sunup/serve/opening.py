@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from sunup import function as functions
 from sunup.access.guard import LOOPBACK, Guard
+from sunup.execute.executor import Executor
 from sunup.link.counters import Segment, counters_path
 from sunup.pipeline import Pipeline
 from sunup.serve.front import FrontHandler
@@ -21,11 +22,11 @@ from sunup.serve.telemetry.metrics import MetricsHandler
 
 class Opened(NamedTuple):
     """What a process serves. `timings`: seconds of "load" and "prove". `cost`: what a model run costs on this machine
-    (rows, seconds); an engine gives it to later workers of the same bundle."""
+    (rows, seconds; seconds of loading); an engine gives it to later workers of the same bundle."""
 
     handler: Handler
     timings: Mapping[str, float] = {}
-    cost: tuple[int, float] | None = None
+    cost: functions.Cost | None = None
 
 
 async def open_front(run: Path, metrics_fd: int, guard: Guard | None) -> Opened:
@@ -38,20 +39,21 @@ async def open_front(run: Path, metrics_fd: int, guard: Guard | None) -> Opened:
     return Opened(FrontHandler(run.parent / "bundles", run / "counters"))
 
 
-async def open_function(spec: Mapping[str, Any]) -> Opened:
-    """A worker of one bundle. Raises what `function.load` does."""
-    function = await load(spec)
+async def open_function(spec: Mapping[str, Any], kept: Executor | None) -> Opened:
+    """A worker of one bundle. `kept`: its model, if the nursery has it. Raises what `function.load` does."""
+    function = await load(spec, kept)
     path = counters_path(Path(spec["run"]), spec["function"], spec["slot"])
     meter = Meter(Segment.create(path, worker_series(spec["function"], spec["revision"], *feature_names(function))))
     pipeline = Pipeline(function, observer=meter)
     handler = FunctionHandler(pipeline, function, revision=spec["revision"], meter=meter)
-    return Opened(handler, function.timings, cost_of(function))
+    return Opened(handler, function.timings, function.cost)
 
 
-async def load(spec: Mapping[str, Any]) -> functions.Function:
+async def load(spec: Mapping[str, Any], kept: Executor | None) -> functions.Function:
     """The function a process was born to serve, connected to its online store. Raises what `function.load` does."""
     known = functions.Cost(*spec["cost"]) if spec["cost"] else None
-    function = functions.load(Path(spec["bundle"]), settings=spec["settings"], prove=spec["prove"], cost=known)
+    bundle, settings, prove = Path(spec["bundle"]), spec["settings"], spec["prove"]
+    function = functions.load(bundle, settings=settings, prove=prove, cost=known, kept=kept, machine=spec["machine"])
     await function.open()
     return function
 
@@ -60,8 +62,3 @@ def feature_names(function: functions.Function) -> tuple[list[str], list[str]]:
     """Its feature columns, and the views they come from."""
     lookup = function.lookup
     return ([field.name for field in lookup.columns], list(lookup.views)) if lookup else ([], [])
-
-
-def cost_of(function: functions.Function) -> tuple[int, float]:
-    """What a model run costs on this machine, as `Opened.cost` says."""
-    return function.cost.rows, function.cost.seconds

@@ -17,6 +17,7 @@ import uvloop
 
 from sunup.access.guard import Guard
 from sunup.errors import SunupError
+from sunup.execute.executor import Executor
 from sunup.limits import FDS_PER_MESSAGE_MAX
 from sunup.link.channel import Channel, Message
 from sunup.link.process import name_process
@@ -32,7 +33,7 @@ from sunup.settings import EMBEDDED, PICTURES, STREAM_BROKER, TAKES
 
 _LOG = logging.getLogger(__name__)
 
-Life = Callable[[dict[str, Any], list[int], float], Coroutine[Any, Any, None]]
+Life = Callable[[dict[str, Any], list[int], float, Executor | None], Coroutine[Any, Any, None]]
 
 
 def prepare(spec: Mapping[str, Any]) -> None:
@@ -48,12 +49,13 @@ def prepare(spec: Mapping[str, Any]) -> None:
         gc.freeze()
 
 
-def born(spec: dict[str, Any], fds: list[int]) -> None:
-    """The life of a new process. `spec`: what the supervisor asked for; `fds`: its own socket, then what it gets."""
+def born(spec: dict[str, Any], fds: list[int], kept: Executor | None = None) -> None:
+    """The life of a new process. `spec`: what the supervisor asked for; `fds`: its own socket, then what it gets;
+    `kept`: its model, if the nursery has it open."""
     name_process(f"sunup-{spec['function'] or spec['role']}")
     log.configure(Path(spec["log"]), function=spec["function"], revision=spec["revision"] or None)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_life(spec)(spec, fds, time.monotonic()))
+        runner.run(_life(spec)(spec, fds, time.monotonic(), kept))
 
 
 def _life(spec: Mapping[str, Any]) -> Life:
@@ -69,13 +71,13 @@ def _life(spec: Mapping[str, Any]) -> Life:
     return live
 
 
-async def live(spec: dict[str, Any], fds: list[int], begun: float) -> None:
+async def live(spec: dict[str, Any], fds: list[int], begun: float, kept: Executor | None) -> None:
     """Load, serve, drain."""
     worker = Worker(spec, fds)
     attached = worker.attached
     try:
         front = spec["role"] == "front"
-        opened = await (open_front(Path(spec["run"]), fds[1], worker.guard) if front else open_function(spec))
+        opened = await (open_front(Path(spec["run"]), fds[1], worker.guard) if front else open_function(spec, kept))
     except SunupError as error:
         _LOG.error("cannot serve: %s", error.message)
         attached.fail(error.code, error.message)

@@ -80,6 +80,7 @@ class Live:
         self.not_before = 0.0  # monotonic seconds: no birth earlier, after failed ones
         self.cold_starts = 0
         self.last_cold_ms: dict[str, float] = {}
+        self._cold_seconds: dict[str, float] = {}  # of all cold starts, by stage
         self.needs = Needs(silences)
         self.counts = Counts()
         self._answered = 0.0
@@ -137,8 +138,9 @@ class Live:
         board.add("sunup_cold_starts_total", function=name)
         for stage, seconds in stages.items():
             board.observe("sunup_cold_start_seconds", STAGE_BUCKETS, seconds, function=name, stage=stage)
+            self._cold_seconds[stage] = self._cold_seconds.get(stage, 0.0) + seconds
         self.cold_starts += 1
-        self.last_cold_ms = {k: round(1000 * v, 3) for k, v in {**stages, "total": sum(stages.values())}.items()}
+        self.last_cold_ms = _with_total(stages)
 
     def sample(self, workers: Iterable[Worker], now: float) -> Sample:
         """What the function is doing now, for the scaling decision."""
@@ -188,7 +190,11 @@ class Live:
             "rps": round(sum(recent) / RATE_SECONDS, 1),
             "p50_ms": _quantile(counts, 0.50),
             "p99_ms": _quantile(counts, 0.99),
-            "cold_starts": {"count": self.cold_starts, "last_ms": self.last_cold_ms},
+            "cold_starts": {
+                "count": self.cold_starts,
+                "last_ms": self.last_cold_ms,
+                "mean_ms": _with_total({k: v / self.cold_starts for k, v in self._cold_seconds.items()}),
+            },
             "revisions": [
                 {"revision": one.revision, "digest": one.digest, "model": one.model, "at": one.created}
                 for one in revisions
@@ -236,6 +242,12 @@ class Chores:
 def unsaved(lives: Mapping[str, Live], now: float) -> dict[str, bytes]:
     """What was learned of functions' silences and should be written down, by function."""
     return {name: kept for name, live in lives.items() if (kept := live.needs.unsaved(now)) is not None}
+
+
+def _with_total(stages: Mapping[str, float]) -> dict[str, float]:
+    """Milliseconds by stage, and all of them together; {} without stages."""
+    spent = {**stages, "total": sum(stages.values())} if stages else {}
+    return {stage: round(1000 * seconds, 3) for stage, seconds in spent.items()}
 
 
 def _quantile(counts: list[float], q: float) -> float | None:

@@ -50,7 +50,7 @@ class Supervisor:
         self.live: dict[str, Live] = {}
         self._loop = asyncio.get_running_loop()
         self._stopping = False
-        self._costs: dict[str, tuple[int, float]] = {}
+        self._costs: dict[str, tuple[int, float, float]] = {}
         self._board = Board(project.run / "counters" / "engine.seg", self._loop.call_later)
         self.workers = Workers(project, rights, fork=self._fork, on_change=self._changed, on_message=self._worker_said)
         self._chores = Chores(self.workers, self._board, self.state.silences)
@@ -276,7 +276,7 @@ class Supervisor:
         return worker
 
     def _fork(self, head: dict[str, Any], fds: list[int]) -> bool:
-        head["guard"] = self.access.word
+        head["guard"], head["machine"] = self.access.word, self.machine
         return self.nursery.peer is not None and self.nursery.peer.channel.send(head, fds=fds)
 
     def _attach(self, worker: Worker) -> None:

@@ -56,7 +56,9 @@ class Birth(NamedTuple):
     model: str
     settings: Mapping[str, str]
     prove: bool
-    cost: tuple[int, float] | None  # of a model run, as an earlier worker of this bundle measured it (rows, seconds)
+    cost: (
+        tuple[int, float, float] | None
+    )  # rows, seconds of their run, seconds of loading: as an earlier worker measured
 
 
 class Worker:
@@ -72,7 +74,7 @@ class Worker:
         self.due: asyncio.TimerHandle | None = None  # what comes if it takes too long to be born, or to drain
         self.peer: Peer | None = None
         self.timings: dict[str, float] = {}
-        self.cost: tuple[int, float] | None = None
+        self.cost: tuple[int, float, float] | None = None
         self.ended = asyncio.Event()
         self.ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.ready.add_done_callback(lambda f: f.cancelled() or f.exception())  # looked at: nobody has to await it

@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
+from sunup.execute.executor import Executor
 from sunup.limits import STREAM_RETRY_SECONDS_MAX, STREAM_WATCH_SECONDS, STREAM_WATCHERS_MAX
 from sunup.link.channel import Channel, Message
 from sunup.serve.attached import Attached
@@ -24,7 +25,7 @@ _LOG: Final = logging.getLogger(__name__)
 T = TypeVar("T")
 
 
-async def live(spec: dict[str, Any], fds: list[int], begun: float) -> None:
+async def live(spec: dict[str, Any], fds: list[int], begun: float, _: Executor | None) -> None:
     """Watch until told to stop."""
     attached = Watcher(spec, fds).attached
     attached.ready({"fork": begun - spec["asked"]})

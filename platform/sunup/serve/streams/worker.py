@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from sunup.errors import SunupError
+from sunup.execute.executor import Executor
 from sunup.function import Function
 from sunup.limits import (
     CANDIDATES_MAX,
@@ -23,7 +24,7 @@ from sunup.link.channel import Channel, Message
 from sunup.link.counters import Segment, counters_path
 from sunup.pipeline import Pipeline
 from sunup.serve.attached import Attached
-from sunup.serve.opening import cost_of, feature_names, load
+from sunup.serve.opening import feature_names, load
 from sunup.serve.telemetry.meter import StreamMeter, stream_series
 from sunup.settings import EMBEDDED_LOG, STREAM_BROKER
 from sunup.stream.broker import Stream, Trouble
@@ -33,9 +34,9 @@ from sunup.stream.open import open_broker
 _LOG: Final = logging.getLogger(__name__)
 
 
-async def live(spec: dict[str, Any], fds: list[int], begun: float) -> None:
+async def live(spec: dict[str, Any], fds: list[int], begun: float, kept: Executor | None) -> None:
     """Load, score until told to stop, leave."""
-    await StreamWorker(spec, fds).run(begun)
+    await StreamWorker(spec, fds).run(begun, kept)
     _LOG.info("ended")
 
 
@@ -51,10 +52,11 @@ class StreamWorker:
     def __repr__(self) -> str:
         return f"StreamWorker({self._spec['id']}, {self._loop!r})"
 
-    async def run(self, begun: float) -> None:
-        """To the end of the process. `begun`: monotonic seconds. What the loop cannot explain is raised."""
+    async def run(self, begun: float, kept: Executor | None) -> None:
+        """To the end of the process. `begun`: monotonic seconds; `kept`: see opening.load. What the loop cannot explain
+        is raised."""
         try:
-            function = await load(self._spec)
+            function = await load(self._spec, kept)
         except SunupError as error:
             _LOG.error("cannot score: %s", error.message)
             self._attached.fail(error.code, error.message)
@@ -64,7 +66,7 @@ class StreamWorker:
         assert self._loop is not None
         gc.freeze()
         timings = {"fork": begun - self._spec["asked"], **function.timings}
-        self._attached.ready(timings, cost_of(function))
+        self._attached.ready(timings, function.cost)
         _LOG.info("ready", extra={"ms": {stage: round(1000 * seconds, 3) for stage, seconds in timings.items()}})
         await self._loop.run()
         await pipeline.aclose()
@@ -113,7 +115,7 @@ class StreamWorker:
 
 def _records_max(function: Function) -> int:
     """Records of one batch: fewer of a dear model, so that positions move, and a worker can end, every second or so."""
-    rows, seconds = function.cost
+    rows, seconds, _ = function.cost
     rows_max = rows * STREAM_RUN_SECONDS_MAX / max(seconds, 1e-9)
     if function.ranking is not None:  # each record may be as many rows as it has candidates
         return max(1, int(min(rows_max, RANK_ROWS_MAX) / CANDIDATES_MAX))
