@@ -1,32 +1,36 @@
 """cold-tree: a request to a function at zero workers, to the first correct byte; LightGBM of 200 trees, 30 features.
 
-    python -m tests.bench cold-tree [--rounds 10] [--starts 10] [--peers litserve,...]
+    python -m tests.bench cold-tree [--rounds 10] [--starts 10] [--loaded 1000] [--peers litserve,...]
 
 Every start goes through the whole engine: door, supervisor, nursery, a new worker, a proven model. Between two starts
 the function goes to zero by itself. The floor forks a process that has imported ONNX Runtime, opens the same file and
-runs one row. Other model servers are started PEER_STARTS times each, to their first answer, with their files in the
-page cache. One absolute goal is printed too, as a promise to users: p50 at most 25 ms.
+runs one row. Then LOADED starts, of FUNCTIONS functions in turn, are measured while wrk, on the other core, calls one
+more that is warm (LOAD_CONNECTIONS connections, each DELAY_MS after its last answer); their 99th percentile has a goal.
+Other model servers are started PEER_STARTS times each, to their first answer, with their files in the page cache. One
+absolute goal is printed too, as a promise to users: p50 at most 25 ms.
 """
 
 import argparse
-import json
-import socket
 import statistics
+import subprocess
 import sys
 import tempfile
-import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from tests.bench import harness
+from tests.bench import cold, harness
 from tests.bench.models import rows, tree_model
 from tests.bench.peers.peers import PEERS, bodies, running
-from tests.engine_fixture import Engine, until
+from tests.engine_fixture import Engine
 from tests.small_bundle import make_bundle
 
 from sunup.bundle.manifest import Scale
 
 PACKAGES = ("httptools", "msgspec", "numpy", "onnxruntime", "starlette", "uvloop")
 PROMISE_MS = 25.0
+FUNCTIONS = 12  # in turn: the first is at zero again when the last was called
+LOAD_CONNECTIONS, DELAY_MS = 4, 4
 PEER_STARTS = 3
 
 
@@ -34,6 +38,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="request at zero workers to first correct byte")
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--starts", type=int, default=10)
+    parser.add_argument("--loaded", type=int, default=1000)
     parser.add_argument("--peers", default=",".join(PEERS))
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
@@ -42,20 +47,22 @@ def main() -> int:
         model.write_bytes(tree_model())
         with harness.local_engine(folder / "p") as engine:
             report = _measure(engine, model, options.rounds, options.starts)
+            if options.loaded:
+                _measure_loaded(engine, model, options.loaded, folder, report)
         _start_peers(list(filter(None, options.peers.split(","))), folder, report)
     return report.finish(PACKAGES)
 
 
 def _measure(engine: Engine, model: Path, rounds: int, starts: int) -> harness.Report:
     bundles = engine.project.bundles
-    digest = make_bundle(bundles, model.read_bytes(), rows(8, seed=3), dtype="float32", scale=Scale(max=1, idle_s=0.3))
+    digest = make_bundle(bundles, model.read_bytes(), rows(8, seed=3), dtype="float32", scale=cold.SHORT)
     engine.deploy("score", digest, settings={}, on_event=lambda _: None)
     table = rows(64)
     ours: list[list[float]] = []
     floor: list[list[float]] = []
     stages: list[dict[str, float]] = []
     for _ in range(rounds):
-        took = [_start(engine, table[i % len(table)].tolist()) for i in range(starts)]
+        took = [cold.start(engine, "score", cold.record(table[i % len(table)].tolist())) for i in range(starts)]
         ours.append([seconds for seconds, _ in took])
         stages += [stage for _, stage in took]
         floor.append(harness.run_floor("fork_session", model, table, starts))
@@ -78,6 +85,41 @@ def _measure(engine: Engine, model: Path, rounds: int, starts: int) -> harness.R
     )
 
 
+def _measure_loaded(engine: Engine, model: Path, starts: int, folder: Path, report: harness.Report) -> None:
+    """Seconds of many cold starts while another function is called all the time."""
+    bundles, warmup, table = engine.project.bundles, rows(8, seed=3), rows(64)
+    for number in range(FUNCTIONS + 1):
+        name, scale = (f"cold{number}", cold.SHORT) if number < FUNCTIONS else ("warm", Scale(min=1, max=1))
+        digest = make_bundle(bundles, model.read_bytes(), warmup, function=name, dtype="float32", scale=scale)
+        engine.deploy(name, digest, settings={}, on_event=lambda _: None)
+    with _called(engine, "warm", folder, cold.record(table[0].tolist())):
+        took = [
+            cold.start(engine, f"cold{i % FUNCTIONS}", cold.record(table[i % len(table)].tolist()))
+            for i in range(starts)
+        ]
+    every = sorted(seconds for seconds, _ in took)
+    p50, p99 = statistics.median(every), every[int(0.99 * (len(every) - 1))]
+    calls = engine.status("warm")["functions"][0]["requests"]
+    print(f"{starts} starts beside {calls} calls of another: p50 {p50 * 1e3:.1f} ms, p99 {p99 * 1e3:.1f} ms")
+    report.rounds["loaded"] = [seconds for seconds, _ in took]
+    report.goals.append(harness.Goal("cold-tree-p99", 3.0, p99 / p50, p99 / p50, p99 / p50, least=False))
+    report.facts["loaded"] = {"starts": starts, "p50_ms": 1e3 * p50, "p99_ms": 1e3 * p99, "calls_beside": calls}
+
+
+@contextmanager
+def _called(engine: Engine, function: str, folder: Path, body: bytes) -> Iterator[None]:
+    """While `function` is called from the load core."""
+    script = cold.quiet_load(folder, body, DELAY_MS)
+    wrk = ["taskset", "-c", str(harness.LOAD_CORE), "wrk", "-t1", f"-c{LOAD_CONNECTIONS}", "-d1h", "-s", str(script)]
+    url = f"http://127.0.0.1:{engine.port}/functions/{function}"
+    process = subprocess.Popen([*wrk, url], stdout=subprocess.DEVNULL)
+    try:
+        yield
+    finally:
+        process.terminate()
+        process.wait(10)
+
+
 def _start_peers(names: list[str], folder: Path, report: harness.Report) -> None:
     """Seconds from each one's start to its first answer; the goal is on the fastest."""
     row = rows(1).tolist()
@@ -92,29 +134,6 @@ def _start_peers(names: list[str], folder: Path, report: harness.Report) -> None
         fastest = min((report.rounds[name] for name in names), key=statistics.median)
         ours = [report.facts["p50_ms"] / 1e3] * PEER_STARTS
         report.goals.append(harness.ratio_goal("cold-tree-peers", 100.0, fastest, ours))
-
-
-def _start(engine: Engine, row: list[float]) -> tuple[float, dict[str, float]]:
-    """One cold start: seconds to the first byte, and what Server-Timing says (milliseconds by stage)."""
-    until(lambda: engine.at_zero("score"), "the function to go to zero")
-    body = json.dumps({f"f{i}": v for i, v in enumerate(row)}).encode()
-    head = (
-        b"POST /functions/score HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-type: application/json\r\n"
-    )
-    request = head + b"content-length: %d\r\n\r\n" % len(body) + body
-    begun = time.perf_counter()
-    with socket.create_connection(("127.0.0.1", engine.port)) as client:
-        client.sendall(request)
-        answer = client.recv(1)
-        seconds = time.perf_counter() - begun
-        while more := client.recv(65536):
-            answer += more
-    lines, _, reply = answer.partition(b"\r\n\r\n")
-    if not answer.startswith(b"HTTP/1.1 200 ") or "score" not in json.loads(reply)["predictions"][0]:
-        raise RuntimeError(f"a cold start was not answered: {answer!r}")
-    timing = next(one for one in lines.split(b"\r\n") if one.startswith(b"server-timing: ")).decode()
-    stages = dict(one.strip().split(";dur=") for one in timing.partition(": ")[2].split(","))
-    return seconds, {stage: float(ms) for stage, ms in stages.items()}
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""KServe's Python server, protocol v1, one worker. Arguments: MODEL PORT."""
+"""KServe's Python server, protocol v1, one worker; rows of floats, or images of bytes. Arguments: MODEL PORT."""
 
 import sys
 from typing import Any
@@ -14,11 +14,12 @@ class Score(kserve.Model):  # type: ignore[misc]  # not installed here
         options = ort.SessionOptions()
         options.intra_op_num_threads = 1
         self.session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        self.input = self.session.get_inputs()[0]
         self.ready = True
 
     def predict(self, payload: dict[str, Any], *_: Any, **__: Any) -> dict[str, Any]:
-        x = np.array(payload["instances"], dtype=np.float32)
-        return {"predictions": self.session.run(["probability"], {"input": x})[0][:, 1].tolist()}
+        x = np.array(payload["instances"], dtype=np.uint8 if self.input.type == "tensor(uint8)" else np.float32)
+        return {"predictions": self.session.run(["probability"], {self.input.name: x})[0][:, 1].tolist()}
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""LitServe with one worker and its fast queue. Arguments: MODEL PORT."""
+"""LitServe with one worker and its fast queue; rows of floats, or an image of bytes. Arguments: MODEL PORT."""
 
 import sys
 from typing import Any
@@ -13,12 +13,15 @@ class Score(litserve.LitAPI):  # type: ignore[misc]  # not installed here
         options = ort.SessionOptions()
         options.intra_op_num_threads = 1
         self.session = ort.InferenceSession(sys.argv[1], options, providers=["CPUExecutionProvider"])
+        self.input = self.session.get_inputs()[0]
 
-    def decode_request(self, request: dict[str, float]) -> Any:
+    def decode_request(self, request: dict[str, Any]) -> Any:
+        if self.input.type == "tensor(uint8)":
+            return np.array([request["image"]], dtype=np.uint8)
         return np.array([[*request.values()]], dtype=np.float32)
 
     def predict(self, x: Any) -> float:
-        return float(self.session.run(["probability"], {"input": x})[0][0, 1])
+        return float(self.session.run(["probability"], {self.input.name: x})[0][0, 1])
 
     def encode_response(self, output: float) -> dict[str, float]:
         return {"score": output}
