@@ -68,6 +68,7 @@ HOMES: Final = {
     "onnx": ("bundle/convert/",),
     "onnxmltools": ("bundle/convert/",),
     "onnxruntime": ("execute/onnx.py",),
+    "opentelemetry": ("serve/telemetry/spans.py",),
     "pandas": ("bundle/convert/",),
     "prometheus_client": ("serve/",),
     "pyarrow": ("bundle/convert/",),

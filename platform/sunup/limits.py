@@ -15,6 +15,11 @@ PIPELINED_MAX: Final = 16  # requests of one connection waiting behind the one i
 GZIP_REPLY_BYTES_MIN: Final = 16 * 1024  # bytes; smaller replies are not compressed: they fit in a few packets
 
 KEYS_BYTES_MAX: Final = 96 * 1024  # bytes of a key file, some 500 keys; as digests they fit one link message
+ACCESS_LOG_RATE_DEFAULT: Final = 0.01  # of calls that did not fail here: platform up --access-log
+ACCESS_FLUSH_SECONDS: Final = 1.0  # s between writes of the access log; a worker that is killed takes so much with it
+ACCESS_LINES_MAX: Final = 1000  # lines of the access log between two writes of a worker; more are counted, not written
+SPANS_FLUSH_SECONDS_MAX: Final = 2.0  # s a worker that ends waits for its collector to take the last spans
+
 KEYS_LOOK_SECONDS: Final = 0.5  # s between looks at whether the key file changed
 
 # --- Functions (defaults of function.toml) --------------------------------------------------------------------------

@@ -15,6 +15,8 @@ from sunup.engine.access import Rules, remember, remembered
 from sunup.engine.local.client import LocalEngine, command, environment
 from sunup.errors import CommandError, EngineError
 from sunup.execute.installed import check_installed
+from sunup.limits import ACCESS_LOG_RATE_DEFAULT
+from sunup.serve.telemetry import traces
 from sunup.settings import Project
 
 HOST = "127.0.0.1"
@@ -30,6 +32,10 @@ METRICS_PORT = 9464
 @click.option("--open", "is_open", is_flag=True, help="Allow a --host beyond loopback: anyone who reaches it may call.")
 @click.option("--allow-host", "hosts", multiple=True, metavar="NAME", help="A name callers may use (Host header).")
 @click.option("--user", metavar="NAME", help="As root: run what answers callers as this user.")
+@click.option(
+    "--access-log", type=click.FloatRange(0, 1), default=ACCESS_LOG_RATE_DEFAULT, show_default=True, metavar="SHARE",
+    help="Calls to log, 0 to 1; above 0 also all that fail here.",
+)  # fmt: skip
 @click.option("--detach", is_flag=True, help="Return when it serves, and leave it running.")
 @options()
 def up(
@@ -41,6 +47,7 @@ def up(
     is_open: bool,
     hosts: tuple[str, ...],
     user: str | None,
+    access_log: float,
     detach: bool,
     as_json: bool,
     project: Project,
@@ -49,7 +56,7 @@ def up(
 
     Functions deployed earlier serve again. Without --detach it runs until Ctrl-C.
     """
-    rules = Rules(api_keys and str(Path(api_keys).resolve()), is_open, hosts, user)
+    rules = Rules(api_keys and str(Path(api_keys).resolve()), is_open, hosts, user, access_log)
     rules.check(host)
     engine = LocalEngine(project)
     address = engine.running()
@@ -58,6 +65,8 @@ def up(
     else:
         _check_keys(rules)
         check_platform()
+        if said := traces.wanted(os.environ) and traces.trouble(os.environ):
+            show_note(said)
         remember(project, rules)
         if detach:
             address = start(engine, rules, host=host, port=port, metrics_port=metrics_port)

@@ -14,7 +14,7 @@ from sunup.access.guard import LOOPBACK, Guard
 from sunup.access.keys import Key
 from sunup.access.rights import Rights, account
 from sunup.errors import CommandError, EngineError, UsageError
-from sunup.limits import KEYS_LOOK_SECONDS
+from sunup.limits import ACCESS_LOG_RATE_DEFAULT, KEYS_LOOK_SECONDS
 from sunup.settings import Project
 
 Stamp = tuple[int, int, int] | None
@@ -22,18 +22,20 @@ Stamp = tuple[int, int, int] | None
 
 class Rules(NamedTuple):
     """What `platform up` said. `is_open`: anyone may call; `hosts`: names beside this machine's own; `user`: whom the
-    processes that answer run as, where the supervisor is root."""
+    processes that answer run as, where the supervisor is root; `access_log`: the share of calls its log keeps."""
 
     api_keys: str | None = None
     is_open: bool = False
     hosts: tuple[str, ...] = ()
     user: str | None = None
+    access_log: float = ACCESS_LOG_RATE_DEFAULT
 
     def flags(self) -> list[str]:
         """As a command line says them: no key is among them."""
         flags = [] if self.api_keys is None else ["--api-keys", self.api_keys]
         flags += ["--open"] if self.is_open else []
         flags += [word for host in self.hosts for word in ("--allow-host", host)]
+        flags += [] if self.access_log == ACCESS_LOG_RATE_DEFAULT else ["--access-log", str(self.access_log)]
         return flags if self.user is None else [*flags, "--user", self.user]
 
     def check(self, host: str) -> None:
@@ -118,7 +120,7 @@ class Access:
             hosts: set[str] | None = None
             if is_loopback(self._host) or self._rules.hosts:
                 hosts = {*LOOPBACK, *self._rules.hosts, f"[{self._host}]" if ":" in self._host else self._host}
-            self._word = {"op": "guard", **Guard(self._keys, hosts).told()}
+            self._word = {"op": "guard", **Guard(self._keys, hosts).told(), "access_log": self._rules.access_log}
         return self._word
 
     def facts(self) -> dict[str, Any]:

@@ -6,6 +6,7 @@ framework; a call that needs nothing waited for is answered within the read that
 
 import os
 import re
+from asyncio import CancelledError
 from collections.abc import Awaitable, Callable, Mapping
 from functools import cached_property
 from time import perf_counter
@@ -22,11 +23,14 @@ from sunup.limits import PASSED_BYTES_MAX
 from sunup.link.route import Route
 from sunup.pipeline import Pipeline
 from sunup.serve.app import build, call_app
+from sunup.serve.asked import Asked
 from sunup.serve.http.coding import compressed, expanded
-from sunup.serve.http.message import JSON, Header, Request, Response, error_body, error_response, public
+from sunup.serve.http.message import Request, Response, error_body, error_response, public
 from sunup.serve.http.turns import Turns
 from sunup.serve.pages.table import Entry
+from sunup.serve.telemetry.access import AccessLog
 from sunup.serve.telemetry.meter import Meter
+from sunup.serve.telemetry.traces import Traces
 from sunup.types import Call, Reply, Timings
 from sunup.wire.codec import Codec, Encoded
 
@@ -41,43 +45,38 @@ _NOTED: Final = frozenset(
     }
 )
 _COLON: Final = re.compile(b"%3a", re.IGNORECASE)  # as in link/route.py
+_CONTEXT: Final = frozenset({b"traceparent", b"tracestate"})
 _ID: Final = re.compile(rb"[!-~]{1,128}")  # visible ASCII: safe in a header, a log line and JSON
 _TRACE: Final = re.compile(rb"00-([0-9a-f]{32})-[0-9a-f]{16}-([0-9a-f]{2})")  # W3C Trace Context, version 00
+_GONE: Final = 499  # as nginx says it: the caller left before there was an answer
 _STAGES: Final = b"decode;dur=%.3f, lookup;dur=%.3f, batch;dur=%.3f, execute;dur=%.3f, encode;dur=%.3f"
-
-
-class _Asked:
-    """A prediction call on its way. `headers`: what the response says beside its body. Times in seconds."""
-
-    __slots__ = ("accepts", "codec", "coding", "decoded", "framed", "headers", "id", "kind", "started")
-
-    def __init__(self, codec: Codec, started: float) -> None:
-        self.codec = codec
-        self.started = started
-        self.decoded = 0.0
-        self.id = ""
-        self.headers: list[Header] = [JSON]
-        self.kind = b""  # the content type, unless it is plain JSON
-        self.accepts = b""  # content codings the answer may have
-        self.coding = b""  # the body's content coding
-        self.framed: bytes | None = None  # bytes of JSON in the body, where tensors follow it
 
 
 class FunctionHandler:
     """Serves one revision of one function. See http.message.Handler.
 
     `cold`: seconds of the stages "hold", "fork", "load" and "prove" if a call waited for this worker; the first
-    prediction says so in Server-Timing.
+    prediction says so in Server-Timing. `access` and `traces`: None where nobody asked for them.
     """
 
     def __init__(
-        self, pipeline: Pipeline, function: Function, *, revision: int, meter: Meter, clock: Clock | None = None
+        self,
+        pipeline: Pipeline,
+        function: Function,
+        *,
+        revision: int,
+        meter: Meter,
+        clock: Clock | None = None,
+        access: AccessLog | None = None,
+        traces: Traces | None = None,
     ) -> None:
         manifest = function.manifest
         self.body_bytes_max = manifest.limits.body_bytes
         self.room = memoryview(bytearray(PASSED_BYTES_MAX))
         self.guard: Guard | None = None
         self.cold: Mapping[str, float] | None = None
+        self.access = access
+        self._traces = traces
         self._pipeline = pipeline
         self._meter = meter
         self._clock = clock or SystemClock()
@@ -119,7 +118,16 @@ class FunctionHandler:
         """In the shape of the target's protocol."""
         known = public(error)
         self._meter.failed(known.status)
+        if self.access is not None and self.access.due(known.status):
+            self.access.note(known.status, target, seconds=0.0, error=known.code)
         return error_response(known, error_body(known, target))
+
+    def close(self) -> None:
+        """Write and send what was not yet, within bounds. The last that is asked of it."""
+        if self.access is not None:
+            self.access.flush()
+        if self._traces is not None:
+            self._traces.close()
 
     def connections(self, change: int) -> None:
         """Counted for the engine."""
@@ -153,7 +161,7 @@ class FunctionHandler:
             self._meter.end()
             self._turns.worked = self._clock.now()
 
-    async def _later(self, asked: _Asked, call: Call) -> Response:
+    async def _later(self, asked: Asked, call: Call) -> Response:
         now = self._clock.now()
         self._meter.begin(now)
         try:
@@ -161,6 +169,9 @@ class FunctionHandler:
             return self._answer(asked, await self._pipeline.answer(call))
         except Exception as error:  # as in _predict
             return self._fail(asked, error)
+        except CancelledError:  # its connection is gone
+            self._tell_failed(asked, _GONE, "")
+            raise
         finally:
             self._meter.end()
             self._turns.worked = self._clock.now()
@@ -173,7 +184,7 @@ class FunctionHandler:
         if now + self._run_s > deadline:
             raise Overloaded("The call waited too long unread to be answered in time. Try again shortly.")
 
-    def _answer(self, asked: _Asked, reply: Reply) -> Response:
+    def _answer(self, asked: Asked, reply: Reply) -> Response:
         encoding = perf_counter()
         body = asked.codec.encode(reply)
         if isinstance(body, Encoded):
@@ -186,19 +197,38 @@ class FunctionHandler:
         timings.decode += asked.decoded - asked.started  # beside what images took
         timings.encode = done - encoding
         self._meter.answered(timings, done - asked.started, len(reply.positions))
+        if self.access is not None and self.access.due(200):
+            self._note(asked, 200, done - asked.started, timings, bytes_out=len(body), records=len(reply.positions))
+        if asked.span is not None:
+            asked.span.end(200, seconds=done - asked.started, timings=timings, records=len(reply.positions), error="")
         asked.headers.append((b"server-timing", self._server_timing(timings)))
         return Response(200, asked.headers, body)
 
-    def _fail(self, asked: _Asked, error: Exception) -> Response:
+    def _fail(self, asked: Asked, error: Exception) -> Response:
         known = public(error, asked.id)
         self._meter.failed(known.status)
         response = error_response(known, asked.codec.error(known))
         response.headers += asked.headers[1:]
+        self._tell_failed(asked, known.status, known.code, bytes_out=len(response.body))
         return response
 
-    def _read_head(self, request: Request, codec: Codec) -> _Asked:
+    def _tell_failed(self, asked: Asked, status: int, error: str, *, bytes_out: int = 0) -> None:
+        seconds = perf_counter() - asked.started
+        if self.access is not None and self.access.due(status):
+            self._note(asked, status, seconds, None, error=error, bytes_out=bytes_out)
+        if asked.span is not None:
+            status = 0 if status == _GONE else status
+            asked.span.end(status, seconds=seconds, timings=None, records=0, error=error or "cancelled")
+
+    def _note(self, asked: Asked, status: int, seconds: float, timings: Timings | None, **more: str | int) -> None:
+        """A line of the access log."""
+        assert self.access is not None
+        more |= {"id": asked.id, "bytes_in": asked.bytes, "trace": asked.trace.decode()}
+        self.access.note(status, asked.target, seconds=seconds, timings=timings, cold=self.cold, **more)
+
+    def _read_head(self, request: Request, codec: Codec) -> Asked:
         """What the headers say: content type, request id (made if none is given), trace."""
-        asked = _Asked(codec, perf_counter())
+        asked = Asked(codec, perf_counter(), request)
         self._calls += 1
         given = b""
         for name, value in request.headers:
@@ -216,15 +246,21 @@ class FunctionHandler:
             elif name == b"inference-header-content-length":
                 asked.framed = value
             elif traced := _TRACE.fullmatch(value):
-                trace, flags = traced.groups()
-                asked.headers.append((b"traceparent", b"00-%b-%b-%b" % (trace, self._span(), flags)))
+                asked.trace, flags = traced.groups()
+                if self._traces is None:
+                    asked.headers.append((b"traceparent", b"00-%b-%b-%b" % (asked.trace, self._span_id(), flags)))
         if not _ID.fullmatch(given):
             given = f"{self._ids}-{self._calls:x}".encode()
         asked.id = given.decode()
         asked.headers.append((b"x-request-id", given))
+        if self._traces is not None:
+            context = {name: value for name, value in request.headers if name in _CONTEXT}
+            span = self._traces.begin(context, target=request.target, id=asked.id, cold=self.cold or {})
+            asked.span, asked.trace = span, span.trace.encode()
+            asked.headers.append((b"traceparent", span.header))
         return asked
 
-    def _span(self) -> bytes:
+    def _span_id(self) -> bytes:
         """This call's own span id: 16 hexadecimal digits."""
         return f"{self._ids}{self._calls & 0xFFFFFFFF:08x}".encode()
 

@@ -16,8 +16,10 @@ from sunup.serve.handler import FunctionHandler
 from sunup.serve.http.connection import Connection
 from sunup.serve.http.links import Alone
 from sunup.serve.http.message import Handler
+from sunup.serve.telemetry.access import AccessLog
 from sunup.serve.telemetry.meter import Meter, worker_series
 from sunup.serve.telemetry.metrics import MetricsHandler
+from sunup.serve.telemetry.traces import prepared
 
 
 class Opened(NamedTuple):
@@ -45,8 +47,17 @@ async def open_function(spec: Mapping[str, Any], kept: Executor | None) -> Opene
     path = counters_path(Path(spec["run"]), spec["function"], spec["slot"])
     meter = Meter(Segment.create(path, worker_series(spec["function"], spec["revision"], *feature_names(function))))
     pipeline = Pipeline(function, observer=meter)
-    handler = FunctionHandler(pipeline, function, revision=spec["revision"], meter=meter)
+    named = {"function": spec["function"], "revision": spec["revision"]}
+    access = AccessLog(Path(spec["log"]).with_suffix(".access.log"), rate=access_rate(spec["guard"]), **named)
+    make = prepared()  # the nursery's answer, as it was before this process was born
+    traces = None if make is None else make(**named)
+    handler = FunctionHandler(pipeline, function, revision=spec["revision"], meter=meter, access=access, traces=traces)
     return Opened(handler, function.timings, function.cost)
+
+
+def access_rate(word: Mapping[str, Any] | None) -> float:
+    """The share of calls that the access log keeps, of what processes that answer are told; 0.0 where nobody says."""
+    return float((word or {}).get("access_log", 0.0))
 
 
 async def load(spec: Mapping[str, Any], kept: Executor | None) -> functions.Function:

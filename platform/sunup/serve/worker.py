@@ -27,8 +27,9 @@ from sunup.serve.front import FrontHandler
 from sunup.serve.handler import FunctionHandler
 from sunup.serve.http.connection import Connection
 from sunup.serve.http.message import Handler
-from sunup.serve.opening import Opened, open_front, open_function
+from sunup.serve.opening import Opened, access_rate, open_front, open_function
 from sunup.serve.telemetry import log
+from sunup.serve.telemetry.traces import prepared
 from sunup.settings import EMBEDDED, PICTURES, STREAM_BROKER, TAKES
 
 _LOG = logging.getLogger(__name__)
@@ -42,6 +43,8 @@ def prepare(spec: Mapping[str, Any]) -> None:
         _life(spec)
         if spec["settings"][STREAM_BROKER] != EMBEDDED:
             import sunup.stream.kafka  # kafka-python: 0.25 s and 10 MB
+        gc.freeze()
+    if spec["role"] == "calls" and prepared() is not None:
         gc.freeze()
     if spec["settings"].get(TAKES) == PICTURES and "sunup.wire.image.pictures" not in sys.modules:
         import sunup.wire.image.pictures  # noqa: F401  # Pillow: 60 ms that others are spared
@@ -91,6 +94,7 @@ async def live(spec: dict[str, Any], fds: list[int], begun: float, kept: Executo
         worker.serve(opened, timings)
         _LOG.info("ready", extra={"ms": {stage: round(1000 * seconds, 3) for stage, seconds in timings.items()}})
     await attached.ended.wait()
+    worker.close()
     _LOG.info("ended")
 
 
@@ -122,6 +126,11 @@ class Worker:
         self._timings = timings
         self._ready_at = self._loop.time()
         self.attached.ready(timings, opened.cost)
+
+    def close(self) -> None:
+        """Everything is answered: what is still to be written about it is written."""
+        if isinstance(self._handler, FunctionHandler):
+            self._handler.close()
 
     # --- what connections tell (serve/http/links.py) ------------------------------------------------------------------
 
@@ -160,6 +169,8 @@ class Worker:
                 self.guard = Guard.heard(head)
                 if self._handler is not None:
                     self._handler.guard = self.guard
+                if isinstance(self._handler, FunctionHandler) and self._handler.access is not None:
+                    self._handler.access.set_rate(access_rate(head))
             case "function" | "forget":
                 assert isinstance(self._handler, FrontHandler)
                 self._handler.heard(head)

@@ -23,7 +23,7 @@ from sunup.engine.access import Rules
 from sunup.engine.local.operations import Operations
 from sunup.engine.local.supervisor import Supervisor
 from sunup.errors import CommandError, EngineError, SunupError, UsageError
-from sunup.limits import ADMIN_LINE_BYTES_MAX
+from sunup.limits import ACCESS_LOG_RATE_DEFAULT, ADMIN_LINE_BYTES_MAX
 from sunup.link.process import become_subreaper, name_process, raise_nofile
 from sunup.settings import Project
 
@@ -153,13 +153,14 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--open", action="store_true")
     parser.add_argument("--allow-host", action="append", default=[])
     parser.add_argument("--user")
+    parser.add_argument("--access-log", type=float, default=ACCESS_LOG_RATE_DEFAULT)
     parser.add_argument("--ready-fd", type=int)
     options = parser.parse_args(arguments)
     project = Project(options.project.resolve())
     name_process("sunup-superv")
     raise_nofile()
     become_subreaper()
-    rules = Rules(options.api_keys, options.open, tuple(options.allow_host), options.user)
+    rules = Rules(options.api_keys, options.open, tuple(options.allow_host), options.user, options.access_log)
     try:
         rules.check(options.host)
         held = lock(project)

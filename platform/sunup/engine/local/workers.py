@@ -147,6 +147,8 @@ class Workers:
         worker.peer = self._peer(sock, worker)
         log = self.logs / f"{birth.function or birth.role}.log"
         self.rights.log(log)
+        if birth.role is Role.CALLS:
+            self.rights.log(log.with_suffix(".access.log"))
         self.rights.own(states)
         self.rights.own(path)  # the door connects to it
         if birth.bundle:
