@@ -2,6 +2,7 @@
 
 import random
 import struct
+from itertools import permutations, product
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ from tests.random_values import MEMBER, random_scalar
 
 from sunup.lookup.keys import KEY_ERRORS, key_maker
 from sunup.lookup.plan import KEY_TYPES, VALUE_TYPES, JoinKey
-from sunup.lookup.values import NULL_TIMESTAMP, decoder, timestamp
+from sunup.lookup.values import NULL_TIMESTAMP, alike, decoder, timestamp
 
 SEED = 20260101
 
@@ -136,3 +137,25 @@ def test_timestamps_are_protobufs() -> None:
         message = Timestamp(seconds=seconds, nanos=rng.choice([0, 0, 5, 999_999_999]))
         assert timestamp(message.SerializeToString()) == message.seconds + message.nanos / 1e9
     assert timestamp(b"\x08\x80") is None
+
+
+@pytest.mark.parametrize(("kind", "code"), [("DOUBLE", "<d"), ("FLOAT", "<f")])
+def test_values_of_one_type_are_decoded_together_as_one_by_one(kind: str, code: str) -> None:
+    together, single = alike([kind] * 3), decoder(kind)
+    assert together is not None
+    tag = bytes([VALUE_TYPES[kind][0] << 3 | (1 if kind == "DOUBLE" else 5)])
+    good = [tag + struct.pack(code, number) for number in (1.5, -0.0, float("inf"), float("nan"))]
+    for raws in product(good, repeat=3):
+        assert repr(together(raws)) == repr([single(raw) for raw in raws])
+    other = b"\x18\x07" + bytes(len(good[0]) - 2)  # an int32 and damage, as long as a value
+    # What may be given them one by one: absent, NULL, two values in one, another type, something cut off or too long.
+    for odd in (None, b"", good[0] + good[1], other, good[0][:-1], good[0] + b"\x00"):
+        for mixed in permutations((odd, good[0], good[1])):
+            assert together(mixed) is None
+    assert together((good[0] + good[1], b"", good[2])) is None  # as long in all as three values
+
+
+def test_columns_of_several_types_are_not() -> None:
+    assert alike(["DOUBLE", "FLOAT"]) is None
+    assert alike(["INT64", "INT64"]) is None
+    assert alike(["DOUBLE"]) is None

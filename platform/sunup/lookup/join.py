@@ -16,7 +16,7 @@ from sunup.limits import LOOKUP_ROWS_PER_DEADLINE, STORE_LOG_SECONDS
 from sunup.lookup.keys import KEY_ERRORS, key_maker
 from sunup.lookup.plan import Entity, ReadPlan, View
 from sunup.lookup.store import Answer, Found, Store, StoreUnavailable, slots
-from sunup.lookup.values import decoder
+from sunup.lookup.values import alike, decoder
 from sunup.types import Features, Field, Row
 
 _log = logging.getLogger("sunup.lookup")
@@ -199,6 +199,7 @@ class _ViewPart:
         self.age_max = view.age_s_max
         self.columns = [feature.column for feature in view.features]
         self.decoders = [decoder(feature.value_type) for feature in view.features]
+        self.together = alike([feature.value_type for feature in view.features])
         self.stand_ins = [feature.stand_in for feature in view.features]
         self.bare = frozenset(f.column for f in view.features if f.stand_in is None)
 
@@ -219,7 +220,10 @@ class _EntityPart:
         for view in self._views:
             time_slot = view.time_slot
             at = found[time_slot]
-            piece = [decode(raw) for decode, raw in zip(view.decoders, found[view.start : time_slot], strict=True)]
+            raws = found[view.start : time_slot]
+            piece = view.together(raws) if view.together is not None else None
+            if piece is None:
+                piece = [decode(raw) for decode, raw in zip(view.decoders, raws, strict=True)]
             age = math.inf if at is None else wall - at if wall > at else 0.0
             if at is not None and age > ages.get(view.name, -1.0):
                 ages[view.name] = age

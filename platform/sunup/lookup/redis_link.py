@@ -34,6 +34,7 @@ class Link(asyncio.Protocol):
     A request whose deadline passes stays in the queue without its caller: its replies are taken off the wire and
     dropped, so no reply is ever given to another request. If they do not come within STORE_STALL_SECONDS_MAX either,
     the connection is dropped. One timer serves all requests: a timer per call would cost more than the call's parsing.
+    So would a write per call: what is asked for in one turn of the loop leaves together.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, on_lost: Callable[["Link", str], None]) -> None:
@@ -41,6 +42,7 @@ class Link(asyncio.Protocol):
         self._on_lost = on_lost
         self._reader = hiredis.Reader()
         self._waiting: deque[_Request] = deque()
+        self._unsent: list[bytes] = []
         self._transport: asyncio.Transport | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0
@@ -56,10 +58,17 @@ class Link(asyncio.Protocol):
             raise StoreUnavailable("the deadline passed before the read")
         future: asyncio.Future[list[Any]] = self._loop.create_future()
         self._waiting.append(_Request(future, count, deadline))
-        self._transport.write(data)
+        if not self._unsent:
+            self._loop.call_soon(self._send)  # behind the calls that are begun in this turn
+        self._unsent.append(data)
         if self._timer is None or deadline < self._timer_at:
             self._arm(deadline)
         return future
+
+    def _send(self) -> None:
+        unsent, self._unsent = self._unsent, []
+        if self._transport is not None:
+            self._transport.write(unsent[0] if len(unsent) == 1 else b"".join(unsent))
 
     def drop(self) -> None:
         """Close at once; everything waiting fails."""

@@ -1,0 +1,70 @@
+"""A connection to Redis without one: what is written when, and who gets which reply."""
+
+import asyncio
+import socket
+import time
+from typing import Any
+
+import pytest
+
+from sunup.lookup.redis_link import Link
+from sunup.lookup.store import StoreUnavailable
+
+
+class Transport:
+    """What was written."""
+
+    def __init__(self) -> None:
+        self.written: list[bytes] = []
+        self.socket = socket.socket()
+
+    def write(self, data: bytes) -> None:
+        self.written.append(data)
+
+    def abort(self) -> None:
+        self.written.append(b"aborted")
+
+    def get_extra_info(self, _: str) -> socket.socket:
+        return self.socket
+
+
+async def connected() -> tuple[Link, Transport]:
+    link, transport = Link(asyncio.get_running_loop(), lambda *_: None), Transport()
+    link.connection_made(transport)  # type: ignore[arg-type]  # as much of one as is used
+    transport.socket.close()
+    return link, transport
+
+
+def test_what_one_turn_of_the_loop_asks_for_leaves_together() -> None:
+    async def run() -> None:
+        link, transport = await connected()
+        until = time.monotonic() + 1
+        first, second = link.request(b"a", 1, until), link.request(b"bb", 2, until)
+        assert transport.written == []
+        await asyncio.sleep(0)
+        assert transport.written == [b"abb"]
+        third = link.request(b"c", 1, until)
+        await asyncio.sleep(0)
+        assert transport.written == [b"abb", b"c"]
+        link.data_received(b":1\r\n:2\r\n:3")
+        assert [first.done(), second.done()] == [True, False]
+        link.data_received(b"\r\n:4\r\n")
+        assert [await each for each in (first, second, third)] == [[1], [2, 3], [4]]
+        link.connection_lost(None)
+
+    asyncio.run(run())
+
+
+def test_a_connection_lost_before_its_turn_writes_nothing_and_fails_who_waits() -> None:
+    async def run() -> Any:
+        link, transport = await connected()
+        asked = link.request(b"a", 1, time.monotonic() + 1)
+        link.connection_lost(None)
+        with pytest.raises(StoreUnavailable):
+            await asked
+        await asyncio.sleep(0)
+        assert transport.written == []
+        with pytest.raises(StoreUnavailable):
+            link.request(b"b", 1, time.monotonic() + 1)
+
+    asyncio.run(run())
