@@ -98,7 +98,7 @@ class Pipeline:
             queue_max=queue_max,
             clock=self._clock,
             on_depth=self._observer.queued,
-            known=function.cost if self._handled is None else None,  # that is the model's alone
+            known=function.cost[:2] if self._handled is None else None,  # that is the model's alone
         )
 
     def __repr__(self) -> str:
