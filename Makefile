@@ -22,6 +22,7 @@ demo: setup ## the whole story on this machine: train, register, deploy, score, 
 test: setup-dev ## every check and every test
 	@infra/redis.sh
 	@infra/nginx.sh
+	@infra/systemd.sh
 	@infra/kafka.sh fetch --install >/dev/null
 	@$(MAKE) --no-print-directory lint
 	@$(VENV)/python -m pytest

@@ -44,8 +44,9 @@ def test_what_no_revision_has_goes_with_all_that_is_kept_for_it(engine: Engine) 
     store.remember("a" * 64, gone)
     store.remember("b" * 64, kept)
     for digest in (kept, gone):
-        (engine.project.state / "cache" / f"{digest}.machine").mkdir(parents=True)
-        (engine.project.state / "cache" / f"{digest}.machine" / "model").write_bytes(b"x")
+        (root / ".arranged" / digest / "machine").mkdir(parents=True)
+        (root / ".arranged" / digest / "machine" / "model.onnx").write_bytes(b"x")
+    (root / ".arranged" / ("c" * 64)).mkdir()  # of a bundle whose removal was interrupted
     half = root / ".staging" / "of-a-killed-process"
     half.mkdir(parents=True)
     age(engine)
@@ -55,7 +56,7 @@ def test_what_no_revision_has_goes_with_all_that_is_kept_for_it(engine: Engine) 
     assert bundles(engine) == {kept}
     assert [path.name for path in (root / ".checked").iterdir()] == [kept]
     assert [path.name for path in (root / ".index").iterdir()] == ["b" * 64]
-    assert [path.name for path in (engine.project.state / "cache").iterdir()] == [f"{kept}.machine"]
+    assert [path.name for path in (root / ".arranged").iterdir()] == [kept]
     assert not half.exists()
     assert f"Removed bundle {gone[:12]}" in (engine.project.logs / "engine.log").read_text()
     assert engine.call("kept", 4.0).y == 8.0

@@ -127,7 +127,7 @@ def reachable() -> str | None:
     """An interpreter that the other user can run Sunup with: this one, or the system's of the same version."""
     for python in (sys.executable, f"/usr/bin/python3.{sys.version_info.minor}"):
         try:
-            if as_user(python, "-P", "-c", "import sunup.serve.worker, sunup.engine.door.door").returncode == 0:
+            if as_user(python, "-P", "-c", "import sunup.serve.worker, sunup.engine.door.__main__").returncode == 0:
                 return python
         except OSError:
             continue

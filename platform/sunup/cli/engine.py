@@ -5,6 +5,7 @@ import socket
 import sys
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import click
 
@@ -16,6 +17,7 @@ from sunup.engine.local.client import LocalEngine, command, environment
 from sunup.errors import CommandError, EngineError
 from sunup.execute.installed import check_installed
 from sunup.limits import ACCESS_LOG_RATE_DEFAULT
+from sunup.link.process import release
 from sunup.serve.telemetry import traces
 from sunup.settings import Project
 
@@ -52,7 +54,7 @@ def up(
     as_json: bool,
     project: Project,
 ) -> None:
-    """Start the local engine, or adopt what still lives of it.
+    """Start the local engine, or adopt what still lives of it; one of another Sunup is taken over.
 
     Functions deployed earlier serve again. Without --detach it runs until Ctrl-C.
     """
@@ -60,6 +62,12 @@ def up(
     rules.check(host)
     engine = LocalEngine(project)
     address = engine.running()
+    if address is not None and address.get("release") != release():
+        check_platform()  # before the one that runs is asked to leave
+        show_note(f"Taking over from Sunup {address['version']} (pid {address['pid']}); what it was told first holds.")
+        host, port, metrics_port = _listening(address)
+        rules, address = remembered(project), None
+        engine.down(alone=True)
     if address is not None:
         show_note(f"The engine of {project.root} already runs (pid {address['pid']}); what it was told first holds.")
     else:
@@ -134,6 +142,12 @@ def start(
     if may_move:
         port, metrics_port = (number if _is_free(host, number) else 0 for number in (port, metrics_port))
     return engine.start(host, port, metrics_port, rules)
+
+
+def _listening(address: dict[str, Any]) -> tuple[str, int, int]:
+    """Host, port and metrics port of an engine, as they were given."""
+    url, metrics = urlsplit(address["url"]), urlsplit(address["metrics_url"])
+    return url.hostname or HOST, url.port or 0, metrics.port or 0
 
 
 def _check_keys(rules: Rules) -> None:

@@ -20,6 +20,7 @@ class Board:
         self._path = path
         self._later = later
         self._pending = False
+        self.muted = False  # another process writes the file now
         self._series: dict[str, tuple[Series, list[float]]] = {}
         if path.exists():
             segment = Segment.open(path)
@@ -53,6 +54,8 @@ class Board:
     def flush(self) -> None:
         """Write the file now."""
         self._pending = False
+        if self.muted:
+            return
         self._path.unlink(missing_ok=True)
         segment = Segment.create(self._path, [series for series, _ in self._series.values()])
         at = 0

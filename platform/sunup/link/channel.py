@@ -8,6 +8,7 @@ lose. Every living process listens on `run/<id>.sock`; whoever holds the folder 
 import array
 import asyncio
 import errno
+import itertools
 import json
 import os
 import socket
@@ -150,9 +151,9 @@ class Channel:
         self._waiting.clear()
         self._on_close(self)
 
-    def pump(self) -> None:
-        """Deliver what has arrived; at most 64 messages, so that one busy peer does not hold the loop."""
-        for _ in range(64):
+    def pump(self, most: int | None = 64) -> None:
+        """Deliver what has arrived; at most so many messages, so that a busy peer does not hold the loop. None: all."""
+        for _ in itertools.count() if most is None else range(most):
             if self.closed:
                 return
             try:

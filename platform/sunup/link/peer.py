@@ -28,6 +28,7 @@ class Peer:
         self._loop = loop
         self._on_end = on_end
         self.pid = 0
+        self.ended = asyncio.Event()
         self._pidfd = -1
         self.channel = Channel(loop, sock, lambda _, message: on_message(self, message), lambda _: None)
         self.channel.send({"op": "hello", "role": "supervisor"})
@@ -56,6 +57,7 @@ class Peer:
             pass  # somebody else's child: its parent, or init, reaps it
         self.channel.pump()  # what it said last comes before the news of its end
         self.channel.close()
+        self.ended.set()
         self._on_end(self)
 
 

@@ -6,7 +6,14 @@ import importlib.metadata
 import os
 import resource
 import socket
+import sys
 from pathlib import Path
+from typing import Any, Final
+
+# The words that processes say to each other. Raised when a process of the version before would misunderstand one, or
+# would need to know one: then neither is adopted by the other, which says `hello`, `close`, `drain` and `stop` only.
+PROTOCOL: Final = 1
+RELEASE: Final = "SUNUP_RELEASE"  # environment variable: what the supervisor that started a process called its code
 
 _PR_SET_NAME = 15
 _PR_SET_CHILD_SUBREAPER = 36
@@ -36,6 +43,20 @@ def become_subreaper() -> None:
     if libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number))
+
+
+def introduction() -> dict[str, Any]:
+    """What every process says of itself in its hello."""
+    return {"pid": os.getpid(), "protocol": PROTOCOL, "release": os.environ.get(RELEASE, "")}
+
+
+def release() -> str:
+    """What this code is called: a digest of Sunup's source, the interpreter and ONNX Runtime. Takes milliseconds."""
+    root = Path(__file__).parents[1]
+    digest = hashlib.sha256("|".join([sys.version, *_runtimes()]).encode())
+    for path in sorted(root.rglob("*.py")):
+        digest.update(str(path.relative_to(root)).encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()[:16]
 
 
 def pss_bytes(pid: int) -> int:
@@ -69,8 +90,12 @@ def machine_key() -> str:
     """What a self-proof holds for: this machine's CPU flags and the installed version of ONNX Runtime."""
     info = Path("/proc/cpuinfo").read_text()
     flags = next((line for line in info.splitlines() if line.startswith(("flags", "Features"))), "")
-    versions = [found for name in ("onnxruntime", "onnxruntime-gpu") if (found := _version(name))]
-    return hashlib.sha256("|".join([flags, *sorted(versions)]).encode()).hexdigest()[:16]
+    return hashlib.sha256("|".join([flags, *_runtimes()]).encode()).hexdigest()[:16]
+
+
+def _runtimes() -> list[str]:
+    """The installed versions of ONNX Runtime."""
+    return sorted(found for name in ("onnxruntime", "onnxruntime-gpu") if (found := _version(name)))
 
 
 def _version(distribution: str) -> str:

@@ -4,12 +4,12 @@ It loads before it looks at that socket: what is said to it meanwhile waits ther
 """
 
 import asyncio
-import os
 import socket
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from sunup.link.channel import Channel, Message
+from sunup.link.process import introduction
 
 LAST_WORDS_SECONDS: Final = 2.0  # s a process that cannot serve waits for the supervisor to hear why
 BIRTH: Final = ("role", "function", "revision", "digest", "bundle", "model", "settings", "prove", "cost")
@@ -66,7 +66,8 @@ class Attached:
             sock, _ = self._own.accept()
         except BlockingIOError:
             return
-        Channel(self._loop, sock, self._heard, self._closed)
+        # Two doors may have connected while this process loaded: the hello of the one that came first is heard first.
+        Channel(self._loop, sock, self._heard, self._closed).pump()
 
     def _closed(self, channel: Channel) -> None:
         if channel is self._supervisor:
@@ -81,7 +82,7 @@ class Attached:
     def _meet(self, channel: Channel) -> None:
         self._supervisor = channel
         birth = {name: self._spec[name] for name in BIRTH}
-        hello = {"op": "hello", "pid": os.getpid(), "slot": self._spec["slot"], "born": self._born, "birth": birth}
+        hello = {"op": "hello", **introduction(), "slot": self._spec["slot"], "born": self._born, "birth": birth}
         channel.send(hello, fds=self._handed_over)
         if self.error is not None:
             channel.send({"op": "failed", "error": self.error})

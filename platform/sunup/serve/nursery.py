@@ -24,7 +24,7 @@ from typing import Any, NoReturn
 from sunup.access.rights import confine
 from sunup.limits import CONNECTIONS_MAX, QUIET_SECONDS, SPARE_DESCRIPTORS
 from sunup.link.channel import Message, receive, send
-from sunup.link.process import inherit_listener, name_process, raise_nofile
+from sunup.link.process import inherit_listener, introduction, name_process, raise_nofile
 from sunup.rehearsal import rehearse
 from sunup.serve import worker
 from sunup.serve.kept import KeptModels
@@ -69,7 +69,7 @@ class Nursery:
                 if sock is self._own:
                     peer, _ = sock.accept()
                     self._selector.register(peer, selectors.EVENT_READ)
-                    send(peer, {"op": "hello", "pid": os.getpid(), "role": "nursery"})
+                    send(peer, {"op": "hello", **introduction(), "role": "nursery"})
                 elif sock is self._wake_read:
                     sock.recv(4096)
                     self._reap()

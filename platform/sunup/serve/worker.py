@@ -176,10 +176,12 @@ class Worker:
                 self._handler.heard(head)
 
     def _meet_door(self, channel: Channel) -> None:
-        """A door connected. If it replaces one that died, what that one said last comes first; then it gets duplicates
-        of every connection held here, and only behind them the word to pass more: it must know which slots are used."""
-        while self._door is not None and not self._door.closed:
-            self._door.pump()
+        """A door connected. If it replaces one, what that one said last comes first: it has died, or passes nothing any
+        more. Then the new one gets duplicates of every connection held here, and only behind them the word to pass
+        more: it must know which slots are used. The old one, if it lives, hears that nothing more comes to it."""
+        before = self._door
+        if before is not None:
+            before.pump(None)
         self._door = channel
         if self.attached.error is not None:
             return
@@ -189,6 +191,8 @@ class Worker:
             slots, fds = [slot for slot, _ in part], [sock.fileno() for _, (_, sock) in part]
             channel.send({"op": "mine", "slots": slots}, fds=fds)
         channel.send({"op": "ready"})
+        if before is not None:
+            before.send({"op": "parted"})
 
     # --- connections --------------------------------------------------------------------------------------------------
 

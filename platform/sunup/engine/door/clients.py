@@ -27,29 +27,45 @@ class Clients:
         self._reading: dict[Held, float] = {}  # connection -> monotonic second at which it has waited long enough
         self._lingering: dict[Held, float] = {}
         self._sweep: asyncio.TimerHandle | None = None
-        self._closed = False
+        self._closed = True
+        self._elsewhere: Callable[[Held], None] | None = None
         self.whole_heads = False
         listener.setblocking(False)
-        loop.add_reader(listener.fileno(), self._acceptable)
 
     def __repr__(self) -> str:
         return f"Clients(reading={len(self._reading)}, lingering={len(self._lingering)}, closed={self._closed})"
 
+    @property
+    def lingering(self) -> bool:
+        """Whether some client still has a moment to read its refusal."""
+        return bool(self._lingering)
+
+    def open(self) -> None:
+        """Begin intake."""
+        if self._closed:
+            self._closed, self._elsewhere = False, None
+            self._loop.add_reader(self._listener.fileno(), self._acceptable)
+
     def close(self) -> None:
         """Stop intake, and end the connections nothing was asked on. The listening socket stays, for the next door."""
+        self.retire(Held.close)
+
+    def retire(self, elsewhere: Callable[[Held], None]) -> None:
+        """Stop intake. `elsewhere(held)` gets the connections nothing was asked on, and those that come back."""
         self._closed = True
         self._loop.remove_reader(self._listener.fileno())
         for held in list(self._reading):
             self._leave(held)
-            held.close()
+            elsewhere(held)
+        self._elsewhere = elsewhere
 
     def take_back(self, held: Held, data: bytes) -> None:
         """A connection between requests (`data` empty), or at the start of one that its worker did not own."""
         held.data = data
         held.since = self._loop.time()
         held.route = None
-        if self._closed:
-            held.close()
+        if self._elsewhere is not None:
+            self._elsewhere(held)
             return
         self._await_bytes(held, HEAD_SECONDS_MAX if data else IDLE_SECONDS_MAX)
         if data:

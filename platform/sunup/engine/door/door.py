@@ -3,26 +3,24 @@
 It reads a request line and no more, so a warm request crosses no proxy. It holds a connection whose function has no
 worker while one is born. It keeps a duplicate of every descriptor it passed: when a worker dies, idle connections come
 back unseen and the others are answered as the state byte of each says (link/states.py).
-Runs as `python -m sunup.engine.door.door RUN_FOLDER OWN_FD LISTENER_FD`.
 """
 
 import asyncio
-import os
 import socket
-import sys
 from pathlib import Path
 from typing import Any
 
 from sunup.access.guard import Guard
-from sunup.access.rights import confine
 from sunup.engine.door.clients import Clients
+from sunup.engine.door.handover import Handover
 from sunup.engine.door.held import Held
 from sunup.engine.door.target import Target, WorkerLink
 from sunup.errors import CallError, DeadlineExceeded, Overloaded, Unavailable
+from sunup.limits import SUPERVISOR_SECONDS_MAX
 from sunup.link import channel as link
 from sunup.link.board import Board
 from sunup.link.channel import Channel, Message
-from sunup.link.process import inherit_listener, name_process, raise_nofile
+from sunup.link.process import introduction
 from sunup.link.states import State
 
 
@@ -35,6 +33,9 @@ class Door:
         self._run = run
         self._targets: dict[str | None, Target] = {None: Target(None)}
         self._supervisor: Channel | None = None
+        self._expected = 0.0  # until when calls wait for the next supervisor: the last one said that it comes
+        self._open = False  # it was told whom to serve
+        self._handover: Handover | None = None  # another door takes over
         self._guard: Guard | None = None
         self._board = Board(run / "counters" / "door.seg", loop.call_later)
         self._clients = Clients(loop, listener, self._dispatch)
@@ -46,18 +47,48 @@ class Door:
     # --- the supervisor -----------------------------------------------------------------------------------------------
 
     def meet(self, sock: socket.socket) -> None:
-        """A supervisor connected: the one that lives now. It gets the listening socket, to keep its backlog alive."""
-        self._supervisor = Channel(self._loop, sock, self._told, lambda _: None)
-        self._supervisor.send({"op": "hello", "pid": os.getpid(), "role": "door"}, fds=[self._listener.fileno()])
+        """Somebody connected: a supervisor, or the door before this one. Its hello says which."""
+        Channel(self._loop, sock, self._told, self._left)
 
-    def _told(self, _: Channel, message: Message) -> None:
+    def _meet_supervisor(self, channel: Channel) -> None:
+        """The one that lives now. It gets the listening socket, to keep its backlog alive, and hears what waits."""
+        self._supervisor, self._expected = channel, 0.0
+        channel.send({"op": "hello", **introduction(), "role": "door"}, fds=[self._listener.fileno()])
+        for target in self._targets.values():
+            if target.queue:
+                channel.send({"op": "wake", "function": target.name, "waiting": len(target.queue)})
+
+    def _left(self, channel: Channel) -> None:
+        """A supervisor ended. A door it had begun to replace serves on; one that it told nothing yet was to be the
+        other one, and ends."""
+        if channel is not self._supervisor:
+            return
+        if not self._open:
+            self.stopped.set()
+        elif self._handover is not None and not self._handover.begun:
+            kept, self._handover = self._handover.take_back(), None
+            self._board.muted = False
+            self._clients.open()
+            for held in kept:
+                self._clients.take_back(held, held.data)
+
+    def _told(self, channel: Channel, message: Message) -> None:
         head = message.head
         match head["op"]:
+            case "hello" if head["role"] == "supervisor":
+                self._meet_supervisor(channel)
+            case "have":
+                self._clients.take_back(Held(socket.socket(fileno=message.fds[0]), self._loop.time()), message.data)
+            case "leaving":
+                self._expected = self._loop.time() + SUPERVISOR_SECONDS_MAX
+            case "retire":
+                self._retire()
+            case "successor" if self._handover is not None:
+                self._handover.begin(socket.socket(fileno=message.fds[0]), self.stopped.set)
             case "function":
                 self._function(head)
             case "guard":
-                self._guard = Guard.heard(head)
-                self._clients.whole_heads = self._guard is not None and self._guard.keys is not None
+                self._told_guard(Guard.heard(head))
             case "forget":
                 self._forget(head["function"])
             case "attach":
@@ -69,6 +100,22 @@ class Door:
             case "stop":
                 self._board.flush()
                 self.stopped.set()
+
+    def _retire(self) -> None:
+        """Another door takes over: accept nothing, pass nothing to workers, and keep for it what is here."""
+        self._handover = Handover(self._loop, self._clients, self._targets)
+        for target in self._targets.values():
+            self._note_queue(target)
+        self._board.flush()
+        self._board.muted = True
+        asked = self._supervisor
+        self._handover.when_quiet(lambda: asked is not None and asked.send({"op": "retired"}))
+
+    def _told_guard(self, guard: Guard | None) -> None:
+        self._guard, self._clients.whole_heads = guard, guard is not None and guard.keys is not None
+        if not self._open:  # what there is, is told next; a door that it replaces has written its counters by now
+            self._open, self._board = True, Board(self._run / "counters" / "door.seg", self._loop.call_later)
+            self._clients.open()
 
     def _function(self, head: dict[str, Any]) -> None:
         """A function exists, or its routed revision changed, which the supervisor waits to hear."""
@@ -123,6 +170,9 @@ class Door:
 
     def _dispatch(self, held: Held) -> None:
         """Pass a routed connection on, or hold it while a worker is born, or refuse it now."""
+        if self._handover is not None:
+            self._handover.give(held)
+            return
         assert held.route is not None
         target = self._targets.get(held.route.function) if held.route.predicts else None
         if target is None or not target.exists:
@@ -151,7 +201,7 @@ class Door:
     def _wake(self, target: Target, waiting: int) -> bool:
         """Ask for a worker when a queue begins and each time it doubles; False when nobody is there to ask."""
         if self._supervisor is None or self._supervisor.closed:
-            return False
+            return self._loop.time() < self._expected
         if waiting & (waiting - 1) == 0:
             return self._supervisor.send({"op": "wake", "function": target.name, "waiting": waiting})
         return True
@@ -216,6 +266,12 @@ class Door:
                 held = worker.release(head["slot"])
                 if held is not None:
                     self._clients.take_back(held, message.data)
+            case "parted":
+                for held in worker.held.values():
+                    held.sock.close()  # the next door has a duplicate of each
+                worker.held.clear()
+                assert worker.channel is not None
+                worker.channel.close()
             case "mine":
                 # It outlived the last door, and hands over duplicates of the connections it holds.
                 for slot, fd in zip(head["slots"], message.fds, strict=True):
@@ -238,33 +294,3 @@ class Door:
             else:
                 self._refuse(held, Unavailable("The worker that had this call ended before it answered."))
         worker.close()
-
-
-async def run(run_folder: Path, own: socket.socket, listener: socket.socket) -> None:
-    """Serve until told to stop."""
-    loop = asyncio.get_running_loop()
-    door = Door(loop, listener, run_folder)
-    own.setblocking(False)
-
-    def acceptable() -> None:
-        try:
-            sock, _ = own.accept()
-        except BlockingIOError:
-            return
-        door.meet(sock)
-
-    loop.add_reader(own.fileno(), acceptable)
-    await door.stopped.wait()
-
-
-def main() -> None:
-    """Entry point."""
-    name_process("sunup-door")
-    raise_nofile()
-    confine()
-    own, listener = (inherit_listener(int(number)) for number in sys.argv[2:4])
-    asyncio.run(run(Path(sys.argv[1]), own, listener))
-
-
-if __name__ == "__main__":
-    main()

@@ -36,6 +36,7 @@ class Admin:
     def __init__(self, operations: Operations) -> None:
         self._operations = operations
         self.stopping = asyncio.Event()
+        self.leaving = False  # it ends alone, for another supervisor to follow
 
     async def serve(self, path: Path) -> asyncio.Server:
         """Listen at `path`."""
@@ -43,6 +44,11 @@ class Admin:
         server = await asyncio.start_unix_server(self._client, path, limit=ADMIN_LINE_BYTES_MAX)
         path.chmod(0o600)
         return server
+
+    def leave(self) -> None:
+        """End this process alone."""
+        self.leaving = True
+        self.stopping.set()
 
     async def _client(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         def say(line: dict[str, Any]) -> None:
@@ -81,7 +87,8 @@ class Admin:
                 return await operations.remove(request["function"])
             case "status":
                 return operations.status(request.get("function"))
-            case "down":
+            case "down" | "leave" as op:
+                self.leaving = op == "leave"
                 self.stopping.set()
                 return operations.address()
             case unknown:
@@ -120,26 +127,40 @@ def open_folders(project: Project, rights: Rights) -> None:
 
 
 async def run(project: Project, host: str, port: int, metrics_port: int, *, rules: Rules, ready_fd: int | None) -> None:
-    """Serve until SIGTERM, SIGINT or `platform down`."""
+    """Serve until SIGTERM, SIGINT or `platform down`; or leave door and workers to the next supervisor: SIGHUP."""
     supervisor = Supervisor(project, (host, port), ("127.0.0.1", metrics_port), rules)
     operations = Operations(supervisor)
     admin = Admin(operations)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, admin.stopping.set)
+    loop.add_signal_handler(signal.SIGHUP, admin.leave)
     open_folders(project, supervisor.access.rights)
     await supervisor.start()
     operations.collector.soon()
+    operations.renewal.begin()
     path = project.run / "admin.sock"
     server = await admin.serve(path)
     if ready_fd is not None:
         with os.fdopen(ready_fd, "w") as ready:
             ready.write(json.dumps(operations.address()))
+    _tell_systemd()
     await admin.stopping.wait()
     path.unlink(missing_ok=True)
     server.close()
+    if admin.leaving:
+        await operations.settle()
+    await operations.renewal.close()
     await operations.collector.close()
-    await supervisor.stop()
+    await supervisor.stop(leave=admin.leaving)
+
+
+def _tell_systemd() -> None:
+    """That this serves, where a unit of Type=notify started it (sd_notify(3))."""
+    address = os.environ.get("NOTIFY_SOCKET")
+    if address:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+            sock.sendto(b"READY=1", "\0" + address[1:] if address.startswith("@") else address)
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -3,6 +3,7 @@
 import json
 import os
 import select
+import signal
 import socket
 import subprocess
 import sys
@@ -68,12 +69,23 @@ class LocalEngine:
             said = text.read().strip()
         raise EngineError(f"The engine did not start. {said[-2000:] or 'It said nothing.'} (log: {log})")
 
-    def down(self) -> dict[str, Any]:
-        """Stop the engine and everything it runs; returns when it has ended."""
-        facts = self._ask({"op": "down"})
+    def down(self, *, alone: bool = False) -> dict[str, Any]:
+        """Stop the engine and everything it runs; returns when it has ended. `alone`: only the supervisor, when what it
+        was asked for is done; the next one adopts everything else."""
+        try:
+            return self._end(self._ask({"op": "leave" if alone else "down"}))
+        except CommandError as error:
+            if not alone or error.code == "engine_absent":
+                raise
+        # One of a version that does not know the word. It may die at any time: what serves does without it.
+        facts = self._ask({"op": "ping"})
+        os.kill(facts["pid"], signal.SIGKILL)
+        return self._end(facts)
+
+    def _end(self, facts: dict[str, Any]) -> dict[str, Any]:
         pidfd = _open(facts["pid"])
         if pidfd is not None:
-            ended = select.select([pidfd], [], [], START_SECONDS_MAX)[0]
+            ended = select.select([pidfd], [], [], PROOF_SECONDS_MAX)[0]
             os.close(pidfd)
             try:
                 os.waitpid(facts["pid"], os.WNOHANG)

@@ -15,6 +15,7 @@ from sunup.engine.local.live import Live
 from sunup.engine.local.state import Revision
 from sunup.engine.local.supervisor import Supervisor
 from sunup.engine.local.upkeep.collection import Collector
+from sunup.engine.local.upkeep.renewal import Renewal
 from sunup.engine.local.workers import UNBORN, BirthFailed, Life, Role
 from sunup.errors import EngineError, ProofFailed
 from sunup.limits import ADOPT_SECONDS_MAX, BIRTH_SECONDS_MAX
@@ -30,6 +31,7 @@ class Operations:
         self._engine = supervisor
         self._locks: dict[str, asyncio.Lock] = {}
         self._loop = asyncio.get_running_loop()
+        self.renewal = Renewal(supervisor)
         self.collector = Collector(supervisor.project, supervisor.state.kept, self._in_use)
 
     async def deploy(self, function: str, digest: str, settings: Mapping[str, str], emit: Event) -> dict[str, Any]:
@@ -105,6 +107,8 @@ class Operations:
             if function in (None, name):
                 functions.append({"name": name, "state": "failed", "reason": reason})
         facts = {**self.address(), "processes": processes, "access": engine.access.facts()}
+        if stale := self.renewal.stale():
+            facts["renewing"] = stale
         return {"engine": facts, "functions": functions}
 
     def pids(self) -> set[int]:
@@ -119,6 +123,7 @@ class Operations:
         metrics_host, metrics_port = self._engine.metrics.getsockname()[:2]
         return {
             "version": __version__,
+            "release": self._engine.release,
             "pid": os.getpid(),
             "url": f"http://{_bracket(host)}:{port}",
             "metrics_url": f"http://{_bracket(metrics_host)}:{metrics_port}/metrics",
@@ -155,6 +160,12 @@ class Operations:
         with contextlib.suppress(TimeoutError):  # it is told everything when it is back
             await asyncio.wait_for(live.routed.wait(), ADOPT_SECONDS_MAX)
         return live
+
+    async def settle(self) -> None:
+        """Wait for what is in progress."""
+        for lock in list(self._locks.values()):
+            async with lock:
+                pass
 
     def _in_use(self) -> set[str]:
         """The bundles of what is served, and of every worker that lives."""

@@ -4,10 +4,10 @@ Nothing a warm call needs goes through it, so it may die: door and workers go on
 """
 
 import asyncio
-import contextlib
 import socket
 import sys
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from sunup.bundle.manifest import Manifest
@@ -15,7 +15,7 @@ from sunup.bundle.store import read_manifest
 from sunup.engine.access import Access, Rules
 from sunup.engine.local.live import Chores, Live, unsaved
 from sunup.engine.local.scaler import Scaler
-from sunup.engine.local.services import DOOR_MODULE, NURSERY_MODULE, Service, listen
+from sunup.engine.local.services import DOOR_MODULE, NURSERY_MODULE, SERVICE_SECONDS_MAX, Service, listen
 from sunup.engine.local.state import Revision, StateFile
 from sunup.engine.local.streams import Streams
 from sunup.engine.local.workers import Birth, Life, Role, Worker, Workers
@@ -24,10 +24,8 @@ from sunup.limits import DRAIN_SECONDS_MAX, RESTART_BACKOFF_SECONDS_MAX
 from sunup.link.board import Board
 from sunup.link.channel import Message
 from sunup.link.peer import Peer
-from sunup.link.process import machine_key
+from sunup.link.process import machine_key, release
 from sunup.settings import Project
-
-START_SECONDS_MAX = 15.0
 
 Address = tuple[str, int]
 
@@ -44,7 +42,7 @@ class Supervisor:
         self._addresses = (address, metrics_address)
         self.access = Access(rules, self._tell_guarded)
         rights = self.access.rights
-        self.machine = machine_key()
+        self.machine, self.release = machine_key(), release()
         self.state = StateFile(project.state / "state.db")
         self.broken: dict[str, str] = {}  # recorded functions that cannot be served, and why
         self.live: dict[str, Live] = {}
@@ -56,20 +54,17 @@ class Supervisor:
         self._chores = Chores(self.workers, self._board, self.state.silences)
         self.streams = Streams(self.workers, self, self._board)
         self.scaler = Scaler(self.live, self.workers, self, self._before_tick)
-        self.door = Service(
+        service = partial(Service, project=project, rights=rights, release=self.release)
+        self.door = service(
             "door",
             DOOR_MODULE,
-            project,
-            rights=rights,
             inherited=lambda: [self.listener.fileno()],
             on_up=self._door_up,
             on_message=self._door_said,
         )
-        self.nursery = Service(
+        self.nursery = service(
             "nursery",
             NURSERY_MODULE,
-            project,
-            rights=rights,
             on_up=lambda _peer, _message: self.scaler.tick(),
             on_message=lambda _, m: self.workers.forked(m.head["id"], m.head["pid"], m.fds[0]),
             on_end=self.workers.nursery_died,
@@ -93,13 +88,13 @@ class Supervisor:
             live.needs.hold(self._loop.time(), len(self.workers.serving(live.revision, Role.CALLS)))
         self.metrics = socket.socket(fileno=fds[0]) if fds else listen(*self._addresses[1])
         if not await self.door.adopt():
-            self.listener = listen(*self._addresses[0])
+            self.listener = self.door.handed_over() or listen(*self._addresses[0])
             self.door.start()
         self.access.listens(self.listener.getsockname()[0])
         if not await self.nursery.adopt():
             self.nursery.start()
         for service in (self.nursery, self.door):
-            await service.wait_up(START_SECONDS_MAX)
+            await service.wait_up(SERVICE_SECONDS_MAX)
         self.streams.adopt()
         for worker in list(self.workers.all.values()):
             routed = self.live.get(worker.birth.function or "")
@@ -107,12 +102,22 @@ class Supervisor:
             if worker.birth.function is not None and not current:
                 self.drain(worker)  # of a revision that was never recorded, or of a removed function
         self.scaler.tick()
-        await asyncio.wait_for(asyncio.shield(self.workers.of(None, Role.FRONT)[0].ready), START_SECONDS_MAX)
+        await asyncio.wait_for(asyncio.shield(self.workers.of(None, Role.FRONT)[0].ready), SERVICE_SECONDS_MAX)
 
-    async def stop(self) -> None:
-        """End everything, in the order that loses nothing: intake, then calls in progress, then who carries them."""
+    async def stop(self, *, leave: bool) -> None:
+        """End everything; or `leave` it to the supervisor that follows, for which the door holds calls meanwhile."""
         self._stopping = True
         self.access.close()
+        if leave:
+            self._tell_door({"op": "leaving"})
+        else:
+            await self._end()
+        self._board.flush()
+        self.state.silences.note(unsaved(self.live, float("inf")))
+        self.state.close()
+
+    async def _end(self) -> None:
+        """In the order that loses nothing: intake, then calls in progress, then who carries them."""
         # 1. No new connections, and those that wait are refused: from here on only what workers hold is left.
         self._tell_door({"op": "close"})
         # 2. Workers finish what they have; their idle connections come back to the door, which ends them.
@@ -122,14 +127,10 @@ class Supervisor:
         if ending:
             await asyncio.wait([asyncio.ensure_future(w.ended.wait()) for w in ending], timeout=DRAIN_SECONDS_MAX + 1)
         # 3. The door and the nursery have nothing left to carry or to bear.
-        for service in (self.door, self.nursery):
+        services = (self.door, self.nursery)
+        for service in services:
             service.stop()
-        for service in (self.door, self.nursery):
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(service.ended.wait(), 2.0)
-        self._board.flush()
-        self.state.silences.note(unsaved(self.live, float("inf")))
-        self.state.close()
+        await asyncio.wait([asyncio.ensure_future(service.ended.wait()) for service in services], timeout=2.0)
 
     # --- revisions --------------------------------------------------------------------------------------------------
 
@@ -263,8 +264,7 @@ class Supervisor:
     # --- telling ----------------------------------------------------------------------------------------------------
 
     def _before_tick(self) -> bool:
-        """There is a front; streams have the workers they need; and, every few seconds, memory is weighed and a full
-        log makes way for a new one."""
+        """There is a front, streams have the workers they need, and what is done now and then is done."""
         if not self.workers.of(None, Role.FRONT):
             self.bear_alone(Role.FRONT, {}, [self.metrics.fileno()])
         self._chores.do(self._loop.time(), self.live)

@@ -16,6 +16,7 @@ from sunup.engine.local.state import Revision
 from sunup.limits import ADOPT_SECONDS_MAX, BIRTH_SECONDS_MAX, DRAIN_SECONDS_MAX, PROOF_SECONDS_MAX
 from sunup.link.channel import Message
 from sunup.link.peer import Peer, find, prepare
+from sunup.link.process import PROTOCOL
 from sunup.link.states import create_states
 from sunup.settings import Project
 
@@ -56,9 +57,8 @@ class Birth(NamedTuple):
     model: str
     settings: Mapping[str, str]
     prove: bool
-    cost: (
-        tuple[int, float, float] | None
-    )  # rows, seconds of their run, seconds of loading: as an earlier worker measured
+    # Rows, seconds of their run, seconds of loading: as an earlier worker measured.
+    cost: tuple[int, float, float] | None
 
 
 class Worker:
@@ -71,6 +71,7 @@ class Worker:
         self.born = born
         self.life = Life.STARTING
         self.drained = False  # it was told to end
+        self.release, self.understudy = "", False  # what its code is called; to replace another one: not counted yet
         self.due: asyncio.TimerHandle | None = None  # what comes if it takes too long to be born, or to drain
         self.peer: Peer | None = None
         self.timings: dict[str, float] = {}
@@ -84,8 +85,7 @@ class Worker:
 
 
 class BirthFailed(Exception):
-    """A worker said why it cannot serve (`error`: its code and message), or ended without a word. With the code UNBORN
-    there never was one, which says nothing of what it was to serve."""
+    """A worker said why it cannot serve (`error`: code, message), or ended without a word. UNBORN: it never was."""
 
     def __init__(self, error: Mapping[str, Any]) -> None:
         super().__init__(error["message"])
@@ -105,15 +105,12 @@ class Workers:
         on_change: Callable[[Worker], None],
         on_message: Callable[[Worker, dict[str, Any]], None],
     ) -> None:
-        self.run = project.run
-        self.logs = project.logs
-        self.rights = rights
-        self._fork = fork
-        self._on_change = on_change
-        self._on_message = on_message
+        self.run, self.logs, self.rights = project.run, project.logs, rights
+        self._fork, self._on_change, self._on_message = fork, on_change, on_message
         self._loop = asyncio.get_running_loop()
         # A name is never used twice: the door may not have seen yet that who had it before a supervisor died is gone.
         self._last = int(1000 * self._loop.time())
+        self.foreign: dict[str, Peer] = {}  # by name: workers that speak another protocol, and cannot be adopted
         self.all: dict[str, Worker] = {}
         self._by_function: dict[str | None, list[Worker]] = {}  # the scaler asks for every function at every tick
 
@@ -123,9 +120,8 @@ class Workers:
 
     def serving(self, revision: Revision, role: Role) -> list[Worker]:
         """The workers of a revision that are ready or about to be."""
-        alive = (Life.STARTING, Life.READY)
-        of = self.of(revision.function, role)
-        return [w for w in of if w.birth.revision == revision.revision and w.life in alive]
+        alive = [w for w in self.of(revision.function, role) if w.life in (Life.STARTING, Life.READY)]
+        return [w for w in alive if w.birth.revision == revision.revision and not w.understudy]
 
     def tell(self, head: dict[str, Any], *roles: Role) -> None:
         """Say something to every worker of these roles."""
@@ -166,8 +162,8 @@ class Workers:
         worker = self.all.get(name)
         if worker is None or worker.peer is None:
             os.close(pidfd)
-            return
-        worker.peer.watch(pid, pidfd)
+        else:
+            worker.peer.watch(pid, pidfd)
 
     def nursery_died(self) -> None:
         """Births it was asked for and never answered will not come."""
@@ -197,19 +193,22 @@ class Workers:
             else:
                 said.put_nowait(message)
 
-        peer = Peer(self._loop, sock, heard, lambda _: self._ended(found[0]))
+        peer = Peer(self._loop, sock, heard, lambda _: self._ended(found[0]) if found else None)
         try:
             message = await asyncio.wait_for(said.get(), ADOPT_SECONDS_MAX)
         except TimeoutError:
             peer.channel.close()
             return []
         hello = message.head
+        peer.watch(hello["pid"])
+        if hello.get("protocol") != PROTOCOL:
+            self.foreign[name] = peer
+            return message.fds
         birth = Birth(**{**hello["birth"], "role": Role(hello["birth"]["role"])})
         worker = Worker(name, hello["slot"], birth, hello["born"])
-        worker.peer = peer
+        worker.peer, worker.release = peer, hello["release"]
         self._add(worker)
         found.append(worker)
-        peer.watch(hello["pid"])
         while not said.empty():
             self._heard(worker, said.get_nowait())
         return message.fds
@@ -248,6 +247,7 @@ class Workers:
                 if not worker.ready.done():
                     worker.ready.set_exception(BirthFailed(head["error"]))
             case "hello":
+                worker.release = head["release"]
                 for fd in message.fds:  # handed over for an adopter; the parent of a new worker has its own
                     os.close(fd)
             case _:

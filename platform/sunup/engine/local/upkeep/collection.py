@@ -31,7 +31,6 @@ class Collector:
 
     def __init__(self, project: Project, kept: Kept, in_use: Callable[[], set[str]]) -> None:
         self._bundles = project.bundles
-        self._cache = project.state / "cache"  # what workers keep of a bundle, by its digest
         self._store = Store(project.bundles)
         self._kept = kept
         self._in_use = in_use
@@ -104,8 +103,8 @@ class Collector:
                 print(f"Removed bundle {digest[:12]}: no function refers to it.", file=sys.stderr)
         with self._store.stage():
             pass  # what killed processes left half written goes with it
-        for folder in (self._bundles / ".checked", self._cache):
-            _sweep(folder, self._bundles)
+        for folder in (".checked", ".arranged"):
+            _sweep(self._bundles / folder, self._bundles)
         _forget_inputs(self._bundles / ".index", self._bundles)
 
 
