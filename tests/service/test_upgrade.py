@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.request
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -20,6 +21,7 @@ import pytest
 from tests.engine_fixture import Engine, until
 from tests.service.test_switch import Load
 from tests.test_docs import blocks
+from tests.topics import EmbeddedTopics, Scored, sources
 
 from sunup import __version__
 from sunup.bundle.manifest import Limits, Scale
@@ -98,6 +100,7 @@ def test_a_newer_sunup_takes_over_under_load_and_no_call_is_lost(engine: Engine,
     assert load.revisions() == {2}
     after = engine.pids()
     assert not set(after.values()) & set(before.values())
+    assert counted(engine, "times") == len(load.answers) + len(idle), "a call is missing from the counters"
     for connection in idle:
         assert engine.call("times", 4.0, connection).y == 12.0, "a kept connection was lost"
         connection.close()
@@ -243,6 +246,29 @@ def test_processes_that_speak_another_protocol_are_ended_in_order(engine: Engine
     assert not set(engine.pids().values()) & set(before.values())
     kept.close()
     print(f"{answers.count(503)} of {len(answers)} calls were refused with 503")
+
+
+def test_a_topic_is_scored_on_and_nothing_twice(engine: Engine, tmp_path: Path) -> None:
+    scored = Scored(engine, EmbeddedTopics(engine.project.embedded_log))
+    scored.create()
+    scored.deploy()
+    scored.send(range(5000))
+    until(lambda: bool(scored.workers), "a stream worker")
+    before = engine.pids()
+    Newer(tmp_path / "newer").up(engine)
+    scored.send(range(5000, 10_000))
+    until(lambda: not alive(before.values()), "everything to be replaced")
+    scored.send(range(10_000, 12_000))
+    scored.wait_for_zero()
+    assert len(scored.outputs()) == len(set(sources(scored.outputs()))) == 12_000
+
+
+def counted(engine: Engine, function: str) -> int:
+    """The calls of a function that its metrics tell of."""
+    with urllib.request.urlopen(f"http://127.0.0.1:{engine.metrics_port}/metrics") as response:
+        lines = response.read().decode().splitlines()
+    mine = [line for line in lines if line.startswith(f'sunup_requests_total{{code="200",function="{function}"')]
+    return sum(int(float(line.split()[-1])) for line in mine)
 
 
 def alive(pids: Iterable[int]) -> list[int]:
