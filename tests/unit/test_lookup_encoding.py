@@ -146,7 +146,7 @@ def test_values_of_one_type_are_decoded_together_as_one_by_one(kind: str, code: 
     tag = bytes([VALUE_TYPES[kind][0] << 3 | (1 if kind == "DOUBLE" else 5)])
     good = [tag + struct.pack(code, number) for number in (1.5, -0.0, float("inf"), float("nan"))]
     for raws in product(good, repeat=3):
-        assert repr(together(raws)) == repr([single(raw) for raw in raws])
+        assert repr(together(raws)) == repr(tuple([single(raw) for raw in raws]))
     other = b"\x18\x07" + bytes(len(good[0]) - 2)  # an int32 and damage, as long as a value
     # What may be given them one by one: absent, NULL, two values in one, another type, something cut off or too long.
     for odd in (None, b"", good[0] + good[1], other, good[0][:-1], good[0] + b"\x00"):

@@ -221,7 +221,7 @@ class _EntityPart:
             time_slot = view.time_slot
             at = found[time_slot]
             raws = found[view.start : time_slot]
-            piece = view.together(raws) if view.together is not None else None
+            piece: Sequence[Any] | None = view.together(raws) if view.together is not None else None
             if piece is None:
                 piece = [decode(raw) for decode, raw in zip(view.decoders, raws, strict=True)]
             age = math.inf if at is None else wall - at if wall > at else 0.0
@@ -234,7 +234,7 @@ class _EntityPart:
         return values, _merged(troubles) if troubles else None
 
 
-def _mended(view: _ViewPart, piece: list[Any], stale: bool) -> tuple[list[Any], Trouble]:
+def _mended(view: _ViewPart, piece: Sequence[Any], stale: bool) -> tuple[list[Any], Trouble]:
     """`piece` with stand-ins for what is missing, or for all of it when `stale`."""
     missing = tuple([name for name, value in zip(view.columns, piece, strict=True) if value is None])
     old = tuple([name for name in view.columns if name not in missing]) if stale else ()

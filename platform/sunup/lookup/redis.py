@@ -76,7 +76,8 @@ class RedisStore:
         link = self._link or await self._linked(deadline)
         parts, extra = [], self._project_bytes
         for head, tail, wanted in zip(self._head, self._tail, keys, strict=True):
-            parts += [b"%b%d\r\n%b%b" % (head, len(key) + extra, key, tail) for key in wanted]
+            for key in wanted:
+                parts.append(b"%b%d\r\n%b%b" % (head, len(key) + extra, key, tail))  # noqa: PERF401  # mostly one
         if not parts:
             return [[] for _ in keys]
         replies = await link.request(b"".join(parts), len(parts), deadline)

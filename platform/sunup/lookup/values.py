@@ -38,24 +38,24 @@ def decoder(value_type: str) -> Decoder:
     return lambda raw: _scalar(raw, number) if raw else None
 
 
-def alike(value_types: Sequence[str]) -> Callable[[Sequence[bytes | None]], list[Any] | None] | None:
-    """A function that decodes the values of columns of one floating point type together, five times as fast as one by
+def alike(value_types: Sequence[str]) -> Callable[[Sequence[bytes | None]], tuple[Any, ...] | None] | None:
+    """A function that decodes the values of columns of one floating point type together, in half the time of one by
     one; it gives None where any is absent, empty or of another type, for `decoder` to look at each. None for others."""
     if len(value_types) < 2 or len(set(value_types)) > 1 or value_types[0] not in ("DOUBLE", "FLOAT"):
         return None
     number = VALUE_TYPES[value_types[0]][0]
-    size, code, wire = ({9}, "Bd", _FIXED64) if value_types[0] == "DOUBLE" else ({5}, "Bf", _FIXED32)
-    layout = struct.Struct("<" + code * len(value_types))
-    tags = (number << 3 | wire,) * len(value_types)
+    size, code, wire = (9, "xd", _FIXED64) if value_types[0] == "DOUBLE" else (5, "xf", _FIXED32)
+    unpack = struct.Struct("<" + code * len(value_types)).unpack
+    tags, sizes = bytes([number << 3 | wire]) * len(value_types), {size}
 
-    def decode(raws: Sequence[bytes | None]) -> list[Any] | None:
+    def decode(raws: Sequence[bytes | None]) -> tuple[Any, ...] | None:
         try:
-            if set(map(len, raws)) != size:  # type: ignore[arg-type]  # an absent one is why there is an except
+            if set(map(len, raws)) != sizes:  # type: ignore[arg-type]  # an absent one is why there is an except
                 return None
         except TypeError:
             return None
-        pairs = layout.unpack(b"".join(raws))  # type: ignore[arg-type]
-        return list(pairs[1::2]) if pairs[::2] == tags else None
+        joined = b"".join(raws)  # type: ignore[arg-type]
+        return unpack(joined) if joined[::size] == tags else None
 
     return decode
 
