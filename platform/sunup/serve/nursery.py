@@ -28,6 +28,7 @@ from sunup.link.process import inherit_listener, introduction, name_process, rai
 from sunup.rehearsal import rehearse
 from sunup.serve import worker
 from sunup.serve.kept import KeptModels
+from sunup.serve.telemetry.traces import prepared
 
 Child = Callable[[dict[str, Any], list[int]], None]
 Prepare = Callable[[dict[str, Any]], None]
@@ -137,6 +138,7 @@ def main() -> None:
     name_process("sunup-nursery")
     own = inherit_listener(int(sys.argv[2]))
     rehearse()
+    prepared()
     gc.collect()
     gc.freeze()  # what exists now is never scanned, so a child does not copy its pages
     kept = KeptModels()

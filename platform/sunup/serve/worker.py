@@ -29,7 +29,6 @@ from sunup.serve.http.connection import Connection
 from sunup.serve.http.message import Handler
 from sunup.serve.opening import Opened, access_rate, open_front, open_function
 from sunup.serve.telemetry import log
-from sunup.serve.telemetry.traces import prepared
 from sunup.settings import EMBEDDED, PICTURES, STREAM_BROKER, TAKES
 
 _LOG = logging.getLogger(__name__)
@@ -43,8 +42,6 @@ def prepare(spec: Mapping[str, Any]) -> None:
         _life(spec)
         if spec["settings"][STREAM_BROKER] != EMBEDDED:
             import sunup.stream.kafka  # kafka-python: 0.25 s and 10 MB
-        gc.freeze()
-    if spec["role"] == "calls" and prepared() is not None:
         gc.freeze()
     if spec["settings"].get(TAKES) == PICTURES and "sunup.wire.image.pictures" not in sys.modules:
         import sunup.wire.image.pictures  # noqa: F401  # Pillow: 60 ms that others are spared
