@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+import shutil
 import time
 from pathlib import Path
 from typing import Any
@@ -228,3 +229,17 @@ def test_the_front_hears_of_changes(front: FrontHandler, bundle: Path, caplog: p
     front.heard({**entry, "digest": "0" * 64})
     assert ask(front, "GET", "/functions/broken")[0] == 404
     assert "broken" in caplog.text
+
+
+def test_the_front_reads_a_manifest_when_a_page_is_about_it(bundle: Path, tmp_path: Path) -> None:
+    store = tmp_path / "bundles"
+    shutil.copytree(bundle, store / bundle.name)
+    front = FrontHandler(store, tmp_path)
+    front.heard({"op": "function", "function": "score", "revision": 1, "digest": bundle.name, "state": "cold"})
+    shutil.rmtree(store / bundle.name)
+    front.heard({"op": "function", "function": "score", "revision": 1, "digest": bundle.name, "state": "ready"})
+    listed = ask(front, "GET", "/functions")[1]["functions"]
+    assert [(one["name"], one["model"], one["state"]) for one in listed] == [("score", "score/3", "ready")]
+    assert ask(front, "GET", "/functions/score/ready")[0] == 200
+    status, said, _ = ask(front, "GET", "/functions/score")
+    assert (status, said["error"]["code"]) == (503, "unavailable")

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from tests.small_bundle import logistic, make_bundle
 
+from sunup.bundle.intake import take_all
 from sunup.bundle.pack import inspect
 from sunup.bundle.store import MANIFEST, Store, check, read_manifest, verify
 from sunup.errors import BundleDamaged, UsageError
@@ -38,6 +39,26 @@ def test_a_taken_bundle_is_there_under_its_digest(store: Store, bundle: Path) ->
     assert store.take(bundle) == digest
     assert store.list() == [digest]
     assert inspect(path)["files"]["model.onnx"] == (bundle / "model.onnx").stat().st_size
+
+
+def test_many_are_taken_together_and_the_bad_ones_are_left_out(store: Store, bundle: Path, tmp_path: Path) -> None:
+    others = [tmp_path / make_bundle(tmp_path, logistic(n), np.zeros((2, n)), function=f"f{n}") for n in (1, 2)]
+    cut, linked = others
+    (cut / "model.onnx").write_bytes(b"cut")
+    root = tmp_path / "project" / "bundles"
+    bad, good, absent, same = take_all(root, [cut, bundle, tmp_path / "none", bundle])
+    assert isinstance(bad, BundleDamaged)
+    assert "model.onnx does not match its digest" in bad.message
+    assert isinstance(absent, BundleDamaged)
+    assert good == same == bundle.name
+    assert store.list() == [bundle.name]
+    before = (store.open(bundle.name) / "model.onnx").stat().st_ino
+    assert take_all(root, [bundle, linked]) == [bundle.name, linked.name]
+    assert (store.open(bundle.name) / "model.onnx").stat().st_ino == before
+    (root / bundle.name / "model.onnx").write_bytes(b"damaged")
+    assert take_all(root, [bundle]) == [bundle.name]
+    assert verify(root / bundle.name).function == "score"
+    assert list((root / ".staging").iterdir()) == []
 
 
 def test_a_removed_bundle_is_gone(store: Store, bundle: Path) -> None:

@@ -49,6 +49,20 @@ def test_route_survives_reopening(tmp_path: Path) -> None:
     state.close()
 
 
+def test_many_are_routed_and_proven_together_or_not_at_all(tmp_path: Path) -> None:
+    state = StateFile(tmp_path / "state.db")
+    both = revision(1), revision(7, "other")
+    state.route(*both, proven_on="this")
+    assert state.current() == [*both]
+    assert state.proven(both[1].digest, "this")
+    assert not state.proven(both[1].digest, "that")
+    with pytest.raises(AttributeError):
+        state.route(revision(2), None, proven_on="this")  # type: ignore[arg-type]
+    assert state.current() == [*both]
+    assert not state.proven(revision(2).digest, "this")
+    state.close()
+
+
 def test_rollback_keeps_the_later_revision(tmp_path: Path) -> None:
     state = StateFile(tmp_path / "state.db")
     for number in (1, 2):

@@ -62,7 +62,7 @@ class Store:
 
         Raises BundleDamaged when a file is missing, extra, or does not match the manifest.
         """
-        digest = _examine(staged, None)
+        digest = examine(staged, None)
         for path in (*staged.rglob("*"), staged):
             _flush(path)
         target = self._root / digest
@@ -151,11 +151,10 @@ def verify(folder: Path) -> Manifest:
     What was found is noted beside the store, so that `check` can be quick. Raises BundleDamaged naming the file.
     """
     before = _stat_files(folder)
-    _examine(folder, folder.name if _DIGEST.fullmatch(folder.name) else None)
+    examine(folder, folder.name if _DIGEST.fullmatch(folder.name) else None)
     if _DIGEST.fullmatch(folder.name):
-        # A folder that cannot be written to (an image, another user's) is checked in full every time.
-        with contextlib.suppress(OSError):
-            _write_whole(_stamps_path(folder), msgspec.json.encode(before))
+        with contextlib.suppress(OSError):  # a folder of another user is checked in full every time
+            note_checked(folder, before)
     return read_manifest(folder)
 
 
@@ -182,6 +181,13 @@ def digest_file(path: Path) -> str:
     """SHA-256 of a file, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def note_checked(folder: Path, stamps: Stamps | None = None) -> None:
+    """Remember a full check, the files as in `stamps`, or as now. Not flushed: a torn note leads to another check."""
+    path, data = _stamps_path(folder), msgspec.json.encode(stamps or _stat_files(folder))
+    if not path.exists() or path.read_bytes() != data:
+        _write_whole(path, data, durable=False)
 
 
 def _sweep(staging: Path) -> None:
@@ -216,7 +222,8 @@ def _decode(path: Path, data: bytes) -> Manifest:
         raise BundleDamaged(f"{path} is damaged: {error}. {_rebuild(None)}") from error
 
 
-def _examine(folder: Path, digest: str | None) -> str:
+def examine(folder: Path, digest: str | None) -> str:
+    """Check every byte of a folder, and that it is `digest`. Returns its digest. Raises BundleDamaged."""
     path = folder / MANIFEST
     manifest = read_manifest(folder)
     actual = digest_file(path)
@@ -271,14 +278,15 @@ def _stamps_path(folder: Path) -> Path:
     return folder.parent / ".checked" / folder.name
 
 
-def _write_whole(path: Path, data: bytes) -> None:
+def _write_whole(path: Path, data: bytes, *, durable: bool = True) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with temporary.open("wb") as file:
             file.write(data)
             file.flush()
-            os.fsync(file.fileno())
+            if durable:
+                os.fsync(file.fileno())
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)

@@ -10,35 +10,41 @@ from typing import Any
 import click
 import msgspec
 
-from sunup.bundle.evidence import read_proof
+from sunup.bundle.evidence import Proof, read_proof
 from sunup.bundle.store import MANIFEST, Store, read_manifest
+from sunup.cli.bulk.deploy import deploy_many, takes
 from sunup.cli.client import Resident
 from sunup.cli.engine import ensure, running
 from sunup.cli.streams import broker_settings
 from sunup.cli.terminal import Stages, accepting, options, show_json, show_note, stages
 from sunup.engine.access import remembered
 from sunup.errors import UsageError
-from sunup.settings import API_KEY, PICTURES, STREAM_BROKER, TAKES, Project
+from sunup.settings import API_KEY, STREAM_BROKER, Project
 
 FEATURES_URL = "FEATURES_URL"  # where workers read features, instead of what the feature repository says
 
 
 @click.command()
-@click.argument("what", metavar="NAME|DIR")
+@click.argument("given", metavar="NAME|DIR...", nargs=-1, required=True)
 @accepting
 @click.option("--no-start", is_flag=True, help="Refuse when no engine runs, instead of starting one.")
 @options()
-def deploy(what: str, accept: float, no_start: bool, as_json: bool, project: Project) -> None:
+def deploy(given: tuple[str, ...], accept: float, no_start: bool, as_json: bool, project: Project) -> None:
     """Turn a registered model into a live function.
 
     NAME is fraud-v3 (a version), fraud@champion (an alias), fraud (the newest version) or a models:/ URI. DIR is a
     bundle made by `platform bundle`. The new revision is proven on this machine before it is routed, and the old one
-    serves until then.
+    serves until then. Thousands of DIRs can be given at once (bundles/*): those that fail are named, the others are
+    live, and at zero until they are called.
     """
-    if accept and _is_bundle(what):
+    what = given[0]
+    if accept and (len(given) > 1 or _is_bundle(what)):
         raise UsageError(f"{what} is made already: give --accept-difference to `platform bundle`.")
     if no_start:
         running(project)
+    if len(given) > 1:
+        deploy_many(project, list(map(Path, given)), no_start=no_start, as_json=as_json, features=_settings)
+        return
     began = time.monotonic()
     with stages(quiet=as_json) as shown:
         built = _take(project, Path(what), shown) if _is_bundle(what) else build(project, what, shown, accept)
@@ -49,7 +55,7 @@ def deploy(what: str, accept: float, no_start: bool, as_json: bool, project: Pro
         result = engine.deploy(
             built["function"],
             built["digest"],
-            settings=built["settings"] | broker | ({TAKES: PICTURES} if manifest.image else {}),
+            settings=built["settings"] | broker | takes(manifest),
             on_event=lambda event: _show_engine(shown, event),
         )
         shown.stop()
@@ -67,15 +73,8 @@ def deploy(what: str, accept: float, no_start: bool, as_json: bool, project: Pro
             show_note(line)
     if as_json:
         show_json(facts)
-        return
-    state = "unchanged" if result["unchanged"] else f"live after {seconds:.1f} s"
-    click.echo(f"{result['function']} revision {result['revision']} ({result['model']}) is {state}")
-    if proof is not None:
-        click.echo(f"proven: {proof.sentence()}")
-        if proof.types:
-            click.echo(f"trusted: {', '.join(proof.types)}")
-    click.echo(result["url"])
-    click.echo(facts["curl"])
+    else:
+        _show(facts, proof, seconds)
 
 
 @click.command()
@@ -117,6 +116,17 @@ def example(folder: Path) -> dict[str, Any]:
     """One request record that a bundle's function answers."""
     record: dict[str, Any] = json.loads((folder / MANIFEST).read_bytes())["example"]
     return record
+
+
+def _show(facts: dict[str, Any], proof: Proof | None, seconds: float) -> None:
+    state = "unchanged" if facts["unchanged"] else f"live after {seconds:.1f} s"
+    click.echo(f"{facts['function']} revision {facts['revision']} ({facts['model']}) is {state}")
+    if proof is not None:
+        click.echo(f"proven: {proof.sentence()}")
+        if proof.types:
+            click.echo(f"trusted: {', '.join(proof.types)}")
+    click.echo(facts["url"])
+    click.echo(facts["curl"])
 
 
 def _is_bundle(what: str) -> bool:

@@ -117,6 +117,12 @@ class Stages:
         if name:
             self.note(name, time.monotonic() - self._began, self._detail)
 
+    def update(self, detail: str) -> None:
+        """Another detail of the stage under way."""
+        self._detail = detail
+        if self._spinner is not None:
+            self._spinner.update(_escape(f"{self._name} {detail}"))
+
     def note(self, name: str, seconds: float, detail: str = "") -> None:
         """Print and remember a stage that somebody else timed."""
         self.seconds[name] = round(self.seconds.get(name, 0.0) + seconds, 4)

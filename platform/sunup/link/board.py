@@ -37,6 +37,11 @@ class Board:
         """Set a gauge."""
         self._slots(Series(name, "gauge", labels))[0] = value
 
+    def put_change(self, name: str, value: float, **labels: str) -> None:
+        """Set a gauge, but do not begin one with zero: thousands of functions at zero have nothing to show."""
+        if value or key(name, labels) in self._series:
+            self.put(name, value, **labels)
+
     def observe(self, name: str, buckets: tuple[float, ...], value: float, **labels: str) -> None:
         """Add one observation to a histogram."""
         slots = self._slots(Series(name, "histogram", labels, buckets))

@@ -16,6 +16,19 @@ class Needs:
     """Of one function, across its revisions. `kept`: what `unsaved` gave to an earlier engine. Times are monotonic
     seconds (`now`) and Unix seconds (`wall`)."""
 
+    __slots__ = (
+        "_bounds",
+        "_cold_seconds",
+        "_history",
+        "_idle_s",
+        "_keep_at",
+        "_kept",
+        "_learned",
+        "_schedule",
+        "_window",
+        "_worker_bytes",
+    )
+
     def __init__(self, kept: bytes) -> None:
         self._kept = kept
         self._history: History | None = None  # only where it is learned from: most functions do without its 1 KB

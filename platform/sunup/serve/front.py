@@ -1,15 +1,18 @@
 """The handler of the front: what has no function or needs no model. It never wakes a worker."""
 
 import logging
+import sys
 from collections.abc import Awaitable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
+import msgspec
 from starlette.types import ASGIApp
 
 from sunup.access.guard import Guard, given_in
+from sunup.bundle.manifest import Manifest
 from sunup.bundle.store import read_manifest
-from sunup.errors import SunupError
+from sunup.errors import SunupError, Unavailable
 from sunup.limits import BODY_BYTES_DEFAULT, PASSED_BYTES_MAX
 from sunup.link.route import Route
 from sunup.serve.app import build, call_app
@@ -59,10 +62,10 @@ class FrontHandler:
         """The engine says that a function exists or changed ({"op": "function", ...entry}), or that it is gone
         ({"op": "forget", "function"}). One whose manifest cannot be read is logged, and is not here."""
         name = head["function"]
-        self._table.pop(name, None)
+        known = self._table.pop(name, None)
         if head["op"] == "function":
             try:
-                self._table[name] = self._read(head)
+                self._table[name] = self._read(head, known)
             except SunupError as error:
                 _LOG.error("the function %s is not shown: %s", name, error.message)
 
@@ -96,5 +99,19 @@ class FrontHandler:
             self._apps[scope] = build(Part(self._table, scope), self._counters)
         return self._apps[scope]
 
-    def _read(self, entry: Mapping[str, Any]) -> Entry:
-        return Entry(read_manifest(self._bundles / entry["digest"]), entry["revision"], entry["state"])
+    def _read(self, entry: Mapping[str, Any], known: Entry | None = None) -> Entry:
+        """What the table holds of a function. `known`: what it held before; its manifest need not be read again."""
+        revision, state, digest = entry["revision"], sys.intern(entry["state"]), entry["digest"]
+        if known is not None and known.digest == digest:
+            return msgspec.structs.replace(known, revision=revision, state=state)
+        manifest = read_manifest(self._bundles / digest)
+        model = f"{manifest.model.name}/{manifest.model.version}"
+        return Entry(manifest.function, model, revision, state, digest, self._manifest)
+
+    def _manifest(self, digest: str) -> Manifest:
+        """For a page. It could be read when the function was told of."""
+        try:
+            return read_manifest(self._bundles / digest)
+        except SunupError as error:
+            _LOG.error("a function cannot be shown: %s", error.message)
+            raise Unavailable("The bundle of this function cannot be read. The engine's log says more.") from error

@@ -80,7 +80,8 @@ class FunctionHandler:
         self._pipeline = pipeline
         self._meter = meter
         self._clock = clock or SystemClock()
-        self._entry = Entry(manifest, revision, "ready")
+        model = f"{manifest.model.name}/{manifest.model.version}"
+        self._entry = Entry(manifest.function, model, revision, "ready", "", lambda _: manifest)
         self._timeout_s = manifest.limits.timeout_s
         self._queue_max = manifest.scale.queue_max
         self._run_s = function.cost.seconds if pipeline.inline else 0.0  # elsewhere the batcher knows what waits

@@ -28,6 +28,7 @@ from sunup.serve.handler import FunctionHandler
 from sunup.serve.http.connection import Connection
 from sunup.serve.http.message import Handler
 from sunup.serve.opening import Opened, access_rate, open_front, open_function
+from sunup.serve.proving import prover
 from sunup.serve.telemetry import log
 from sunup.settings import EMBEDDED, PICTURES, STREAM_BROKER, TAKES
 
@@ -68,7 +69,7 @@ def _life(spec: Mapping[str, Any]) -> Life:
         from sunup.serve.streams.watcher import live as live_watcher  # see above: 50 ms
 
         return live_watcher
-    return live
+    return prover.live if spec["role"] == "prover" else live
 
 
 async def live(spec: dict[str, Any], fds: list[int], begun: float, kept: Executor | None) -> None:

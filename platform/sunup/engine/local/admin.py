@@ -79,18 +79,20 @@ class Admin:
         match request.pop("op"):
             case "ping":
                 return operations.address()
+            case "down" | "leave" as asked:
+                self.leaving = asked == "leave"
+                self.stopping.set()
+                return operations.address()
             case "deploy":
                 return await operations.deploy(**request, emit=emit)
+            case "deploy_many":
+                return await operations.deploy_many(request["bundles"], emit)
             case "rollback":
                 return await operations.rollback(request["function"], request.get("revision"))
             case "remove":
                 return await operations.remove(request["function"])
             case "status":
                 return operations.status(request.get("function"))
-            case "down" | "leave" as op:
-                self.leaving = op == "leave"
-                self.stopping.set()
-                return operations.address()
             case unknown:
                 raise UsageError(f"The engine does not know the operation {unknown!r}.")
 

@@ -7,14 +7,14 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from sunup.engine.access import Rules
 from sunup.engine.engine import Event
 from sunup.errors import CommandError, EngineError
-from sunup.limits import ADMIN_LINE_BYTES_MAX, PROOF_SECONDS_MAX
+from sunup.limits import PROOF_SECONDS_MAX
 from sunup.settings import API_KEY, Project
 
 START_SECONDS_MAX = 30.0
@@ -117,24 +117,34 @@ class LocalEngine:
         return self._project.logs / f"{function}.log"
 
     def _ask(self, request: dict[str, Any], on_event: Event = lambda _: None) -> dict[str, Any]:
-        path = self._project.run / "admin.sock"
-        with socket.socket(socket.AF_UNIX) as sock:
-            sock.settimeout(PROOF_SECONDS_MAX + START_SECONDS_MAX)
-            try:
-                sock.connect(str(path))
-            except OSError:
-                raise _Absent("No engine is running for this project. Start it: platform up --detach") from None
-            try:
-                sock.sendall(json.dumps(request).encode() + b"\n")
-                with sock.makefile("rb") as lines:
-                    while line := lines.readline(ADMIN_LINE_BYTES_MAX):
-                        said = json.loads(line)
-                        if "ok" in said:
-                            return _result(said)
-                        on_event(said)
-            except OSError:
-                pass  # told below: a reset is an end, too
-        raise _Absent("The engine ended before it answered. Start it again: platform up --detach")
+        return _ask(self._project, request, on_event)
+
+
+def deploy_many(project: Project, bundles: Sequence[Mapping[str, Any]], on_event: Event) -> list[dict[str, Any]]:
+    """Prove and route bundles of the store, each {"function", "digest", "settings"}; see Operations.deploy_many."""
+    functions: list[dict[str, Any]] = _ask(project, {"op": "deploy_many", "bundles": bundles}, on_event)["functions"]
+    return functions
+
+
+def _ask(project: Project, request: dict[str, Any], on_event: Event) -> dict[str, Any]:
+    path = project.run / "admin.sock"
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.settimeout(PROOF_SECONDS_MAX + START_SECONDS_MAX)
+        try:
+            sock.connect(str(path))
+        except OSError:
+            raise _Absent("No engine is running for this project. Start it: platform up --detach") from None
+        try:
+            sock.sendall(json.dumps(request).encode() + b"\n")
+            with sock.makefile("rb") as lines:
+                for line in lines:  # of any length: `platform status` says 0.4 KB of each function
+                    said = json.loads(line)
+                    if "ok" in said:
+                        return _result(said)
+                    on_event(said)
+        except OSError:
+            pass  # told below: a reset is an end, too
+    raise _Absent("The engine ended before it answered. Start it again: platform up --detach")
 
 
 def command(project: Project, host: str, port: int, metrics_port: int, rules: Rules) -> list[str]:

@@ -25,6 +25,8 @@ CHORE_SECONDS = 1.0
 class Counts:
     """What the workers of one function have counted, by the slot each of them is in."""
 
+    __slots__ = ("_places", "_segments")
+
     def __init__(self) -> None:
         self._segments: dict[int, Segment] = {}
         self._places: dict[str, dict[int, list[int]]] = {name: {} for name in (INFLIGHT, REQUESTS, LAST)}
@@ -70,7 +72,28 @@ class Counts:
 
 class Live:
     """One function. `waiting`: connections the door last said it holds for it; `routed`: the door passes connections to
-    the present revision; `failures`: births failed in a row; `silences`: what was kept of its history."""
+    the present revision; `failures`: births failed in a row; `silences`: what was kept of its history.
+
+    An engine holds thousands: of a manifest no more is kept than scaling, the door and `platform status` ask for.
+    """
+
+    __slots__ = (
+        "_answered",
+        "_cold_seconds",
+        "_declared",
+        "_rate",
+        "_rest",
+        "cold_starts",
+        "counts",
+        "failures",
+        "last_cold_ms",
+        "needs",
+        "not_before",
+        "reason",
+        "revision",
+        "routed",
+        "waiting",
+    )
 
     def __init__(self, revision: Revision, manifest: Manifest, silences: bytes = b"") -> None:
         self.waiting = 0
@@ -94,7 +117,7 @@ class Live:
         """Serve another revision from now on."""
         scale = manifest.scale
         self.revision = revision
-        self.manifest = manifest
+        self._declared = (scale.queue_max, manifest.limits.timeout_s, manifest.accept_difference)
         self.routed.clear()
         bounds = Bounds(scale.min, scale.max, scale.target_concurrency)
         warm = [Warm(Cron.parse(one.cron), one.min, one.for_s) for one in scale.warm]
@@ -105,14 +128,14 @@ class Live:
 
     def entry(self, workers: Iterable[Worker]) -> dict[str, Any]:
         """What door and front are told."""
-        m, r = self.manifest, self.revision
+        r, (queue_max, timeout_s, _) = self.revision, self._declared
         return {
             "op": "function",
             "function": r.function,
             "revision": r.revision,
             "digest": r.digest,
-            "queue_max": m.scale.queue_max,
-            "timeout_s": m.limits.timeout_s,
+            "queue_max": queue_max,
+            "timeout_s": timeout_s,
             "state": self._state(workers),
         }
 
@@ -163,16 +186,16 @@ class Live:
 
     def facts(self, workers: list[Worker], revisions: list[Revision], now: float) -> dict[str, Any]:
         """What `platform status` shows."""
-        m, r = self.manifest, self.revision
+        r, accepted = self.revision, self._declared[2]
         recent = [n for t, n in self._rate if t > now - RATE_SECONDS]
         counts = self.counts.latency()
         return {
             "name": r.function,
             "revision": r.revision,
             "digest": r.digest,
-            "model": f"{m.model.name}/{m.model.version}",
+            "model": r.model,
             "state": self._state(workers),
-            **({"accept_difference": m.accept_difference} if m.accept_difference else {}),
+            **({"accept_difference": accepted} if accepted else {}),
             **({"reason": self.reason} if self.failures else {}),
             "workers": [
                 {

@@ -4,13 +4,14 @@ import asyncio
 import contextlib
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sunup import __version__
 from sunup.bundle.manifest import Manifest
 from sunup.bundle.store import check, verify
 from sunup.engine.engine import Event
+from sunup.engine.local.bulk.deploy import Bulk, Wanted
 from sunup.engine.local.live import Live
 from sunup.engine.local.state import Revision
 from sunup.engine.local.supervisor import Supervisor
@@ -58,6 +59,20 @@ class Operations:
             live = await self._route(revision, manifest)
             emit({"stage": "route", "seconds": self._loop.time() - proven})
             return self._result(live, unchanged=False, seconds={"total": self._loop.time() - began})
+
+    async def deploy_many(self, bundles: Sequence[Mapping[str, Any]], emit: Event) -> dict[str, Any]:
+        """Deploy each {"function", "digest", "settings"}. Under "functions" what became of each, in their order: as
+        `deploy` returns, without "seconds", or with an "error". Raises UsageError."""
+
+        async def one(wanted: Wanted) -> dict[str, Any]:
+            return await self.deploy(*wanted, lambda _: None)
+
+        bulk = Bulk(self._engine, one, lock=self._lock, hold=self.collector.holding, tell=self._facts)
+        wanted = [Wanted(bundle["function"], bundle["digest"], bundle["settings"]) for bundle in bundles]
+        try:
+            return {"functions": await bulk.deploy(wanted, emit)}
+        finally:
+            self.collector.soon()
 
     async def rollback(self, function: str, number: int | None) -> dict[str, Any]:
         """Route an earlier revision again. Raises EngineError when there is none.
@@ -188,14 +203,16 @@ class Operations:
         r = live.revision
         workers = self._engine.workers.of(r.function, Role.CALLS)
         timings = next((w.timings for w in workers if w.birth.revision == r.revision and w.life is Life.READY), {})
+        return {**self._facts(r, unchanged), "seconds": {**timings, **seconds}}
+
+    def _facts(self, revision: Revision, unchanged: bool) -> dict[str, Any]:
         return {
-            "function": r.function,
-            "revision": r.revision,
-            "digest": r.digest,
-            "model": r.model,
-            "url": f"{self.address()['url']}/functions/{r.function}",
+            "function": revision.function,
+            "revision": revision.revision,
+            "digest": revision.digest,
+            "model": revision.model,
+            "url": f"{self.address()['url']}/functions/{revision.function}",
             "unchanged": unchanged,
-            "seconds": {**timings, **seconds},
         }
 
 

@@ -25,7 +25,10 @@ class Acts(Protocol):
 
 class Scaler:
     """Ticks only while some function has workers or needs some, so an idle engine costs nothing; then it sleeps until
-    one will. `before` is called at each tick, and says whether there is more to look at."""
+    one will. `before` is called at each tick, and says whether there is more to look at.
+
+    An engine holds thousands of functions that are at zero: none of them is looked at before something happens to it,
+    which `later` is told, or the time that it foresees itself."""
 
     def __init__(self, live: Mapping[str, Live], workers: Workers, acts: Acts, before: Callable[[], bool]) -> None:
         self._live = live
@@ -34,9 +37,12 @@ class Scaler:
         self._before = before
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
+        self._due: dict[str, float] = {}  # monotonic seconds, by function; one that is not in it is at rest
 
-    def later(self) -> None:
-        """Have a look within a tick."""
+    def later(self, function: str = "") -> None:
+        """Have a look within a tick, at a function too that something happened to."""
+        if function:
+            self._due[function] = 0.0
         self._in(TICK_SECONDS)
 
     def tick(self) -> None:
@@ -46,29 +52,38 @@ class Scaler:
             self._timer = None
         if not self._acts.able:
             return
-        busy = [self._before(), *(self._look(live) for live in self._live.values())]  # all: no short cut at the first
-        if any(busy):
+        busy = self._before()
+        now = self._loop.time()
+        for name in [name for name, due in self._due.items() if due <= now]:
+            live = self._live.get(name)
+            if live is None:
+                del self._due[name]
+            elif self._look(live):
+                busy = True
+        if busy:
             self.later()
-            return
-        now, wall = self._loop.time(), time.time()
-        foreseen = [seconds for live in self._live.values() if (seconds := live.needs.wakes_in(now, wall)) is not None]
-        if foreseen:
-            self._in(min(WARM_CHECK_SECONDS, *foreseen))
+        elif self._due:
+            self._in(max(0.0, min(self._due.values()) - now))
 
     def _look(self, live: Live) -> bool:
         """Scale a function, unless it rests: an engine holds thousands that nobody calls. Whether it has workers."""
-        count = len(self._workers.of(live.revision.function))
-        return count > 0 if live.rests(self._loop.time(), count) else self.scale(live)
+        name = live.revision.function
+        count = len(self._workers.of(name))
+        if not live.rests(self._loop.time(), count):
+            return self.scale(live)
+        if not count:
+            self._due.pop(name, None)
+        return count > 0
 
     def scale(self, live: Live) -> bool:
         """Bring a function to the number of workers it should have; whether it needs looking at again."""
         if not self._acts.able:
             return False
-        now = self._loop.time()
+        now, name = self._loop.time(), live.revision.function
         workers = self._workers.serving(live.revision, Role.CALLS)
         sample = live.sample(workers, now)
         want = live.needs.workers(sample, now, time.time())
-        live.look(now, len(self._workers.of(live.revision.function)), calm=want == len(workers) and not any(sample))
+        live.look(now, len(self._workers.of(name)), calm=want == len(workers) and not any(sample))
         if len(workers) < want and now >= live.not_before:
             for _ in range(want - len(workers)):
                 self._acts.bear(live.revision)
@@ -78,7 +93,15 @@ class Scaler:
             for worker in sorted(workers, key=lambda w: (w.life is Life.READY, -w.born))[: len(workers) - want]:
                 self._acts.drain(worker)
             self._acts.announce(live)
-        return want > 0 or bool(workers)
+        self._due[name] = now
+        if want > 0 or workers:
+            return True
+        foreseen = live.needs.wakes_in(now, time.time())
+        if foreseen is None:
+            del self._due[name]
+        else:
+            self._due[name] = now + min(WARM_CHECK_SECONDS, foreseen)
+        return False
 
     def _in(self, seconds: float) -> None:
         at = self._loop.time() + seconds

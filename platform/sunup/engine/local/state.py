@@ -115,20 +115,15 @@ class StateFile:
         (last,) = self._db.execute("SELECT max(revision) FROM revisions WHERE function = ?", (function,)).fetchone()
         return (last or 0) + 1
 
-    def route(self, revision: Revision) -> None:
-        """Make `revision` its function's current one, durably; forget the oldest beyond the limit."""
-        r = revision
+    def route(self, *revisions: Revision, proven_on: str | None = None) -> None:
+        """Make each its function's current one, all in one transaction, durably; forget the oldest beyond the limit.
+        `proven_on`: the machine their bundles passed their self-proof on, to be remembered too."""
         with self._db:
             self._db.execute("BEGIN IMMEDIATE")
-            self._db.execute(
-                "INSERT OR REPLACE INTO revisions VALUES (?, ?, ?, ?, ?, ?)",
-                (r.function, r.revision, r.digest, r.model, json.dumps(dict(r.settings), sort_keys=True), r.created),
-            )
-            self._db.execute("INSERT OR REPLACE INTO functions VALUES (?, ?)", (r.function, r.revision))
-            self._db.execute(
-                "DELETE FROM revisions WHERE function = ? AND revision <= ? - ? AND revision <> ?",
-                (r.function, self.next_revision(r.function) - 1, REVISIONS_KEPT, r.revision),
-            )
+            for revision in revisions:
+                self._write(revision)
+                if proven_on is not None:
+                    self.note_proof(revision.digest, proven_on)
 
     def forget(self, function: str) -> None:
         """Remove a function and its revisions, durably."""
@@ -146,6 +141,18 @@ class StateFile:
     def note_proof(self, digest: str, machine: str) -> None:
         """Remember that a bundle passed its self-proof on `machine`."""
         self._db.execute("INSERT OR IGNORE INTO proofs VALUES (?, ?)", (digest, machine))
+
+    def _write(self, revision: Revision) -> None:
+        r = revision
+        self._db.execute(
+            "INSERT OR REPLACE INTO revisions VALUES (?, ?, ?, ?, ?, ?)",
+            (r.function, r.revision, r.digest, r.model, json.dumps(dict(r.settings), sort_keys=True), r.created),
+        )
+        self._db.execute("INSERT OR REPLACE INTO functions VALUES (?, ?)", (r.function, r.revision))
+        self._db.execute(
+            "DELETE FROM revisions WHERE function = ? AND revision <= ? - ? AND revision <> ?",
+            (r.function, self.next_revision(r.function) - 1, REVISIONS_KEPT, r.revision),
+        )
 
     def _revisions(self, clause: str, *values: str) -> list[Revision]:
         columns = "r.function, r.revision, r.digest, r.model, r.settings, r.created"

@@ -13,6 +13,7 @@ from typing import Any
 from sunup.bundle.manifest import Manifest
 from sunup.bundle.store import read_manifest
 from sunup.engine.access import Access, Rules
+from sunup.engine.local.bulk.provers import Provers
 from sunup.engine.local.live import Chores, Live, unsaved
 from sunup.engine.local.scaler import Scaler
 from sunup.engine.local.services import DOOR_MODULE, NURSERY_MODULE, SERVICE_SECONDS_MAX, Service, listen
@@ -48,11 +49,12 @@ class Supervisor:
         self.live: dict[str, Live] = {}
         self._loop = asyncio.get_running_loop()
         self._stopping = False
-        self._costs: dict[str, tuple[int, float, float]] = {}
+        self.costs: dict[str, tuple[int, float, float]] = {}  # of a model run and of loading it, by digest
         self._board = Board(project.run / "counters" / "engine.seg", self._loop.call_later)
         self.workers = Workers(project, rights, fork=self._fork, on_change=self._changed, on_message=self._worker_said)
         self._chores = Chores(self.workers, self._board, self.state.silences)
         self.streams = Streams(self.workers, self, self._board)
+        self.provers = Provers(self)
         self.scaler = Scaler(self.live, self.workers, self, self._before_tick)
         service = partial(Service, project=project, rights=rights, release=self.release)
         self.door = service(
@@ -84,8 +86,9 @@ class Supervisor:
                 self.live[revision.function] = Live(revision, manifest, self.state.silences.of(revision.function))
                 self.streams.switch(revision, manifest)
         fds = await self.workers.adopt()
-        for live in self.live.values():
+        for name, live in self.live.items():  # what outlived the last supervisor has its idle time
             live.needs.hold(self._loop.time(), len(self.workers.serving(live.revision, Role.CALLS)))
+            self.scaler.later(name)
         self.metrics = socket.socket(fileno=fds[0]) if fds else listen(*self._addresses[1])
         if not await self.door.adopt():
             self.listener = self.door.handed_over() or listen(*self._addresses[0])
@@ -99,8 +102,8 @@ class Supervisor:
         for worker in list(self.workers.all.values()):
             routed = self.live.get(worker.birth.function or "")
             current = routed is not None and routed.revision.revision == worker.birth.revision
-            if worker.birth.function is not None and not current:
-                self.drain(worker)  # of a revision that was never recorded, or of a removed function
+            if worker.birth.role is Role.PROVER or (worker.birth.function is not None and not current):
+                self.drain(worker)  # of a deploy that nobody ends, or of a removed function
         self.scaler.tick()
         await asyncio.wait_for(asyncio.shield(self.workers.of(None, Role.FRONT)[0].ready), SERVICE_SECONDS_MAX)
 
@@ -134,16 +137,17 @@ class Supervisor:
 
     # --- revisions --------------------------------------------------------------------------------------------------
 
-    def switch(self, revision: Revision, manifest: Manifest) -> Live:
-        """Route a recorded revision: door and front are told, and the old revision's workers drain."""
+    def switch(self, revision: Revision, manifest: Manifest, *, warm: bool = True) -> Live:
+        """Route a recorded revision: door and front are told, and the old revision's workers drain. `warm`: somebody
+        asked for just this one, so its worker is kept for the idle time."""
         name = revision.function
         self.broken.pop(name, None)
-        live = self.live.get(name)
-        if live is None:
+        if (live := self.live.get(name)) is None:
             live = self.live[name] = Live(revision, manifest, self.state.silences.of(name))
         else:
             live.switch(revision, manifest)
-        live.needs.hold(self._loop.time(), 1)  # it was asked for just now: keep its worker for the idle time
+        if warm:
+            live.needs.hold(self._loop.time(), 1)
         for worker in self.workers.serving(revision, Role.CALLS):
             if worker.life is Life.READY:
                 live.read(self.project.run, worker)
@@ -152,7 +156,7 @@ class Supervisor:
         for worker in self.workers.of(name):
             if worker.birth.revision != revision.revision:
                 self.drain(worker)
-        self.scaler.later()
+        self.scaler.later(name)
         return live
 
     def forget(self, function: str) -> None:
@@ -174,9 +178,8 @@ class Supervisor:
     def bear(self, revision: Revision, role: Role = Role.CALLS) -> Worker:
         """Begin the birth of a worker; it proves its bundle unless that was done on this machine before."""
         name, number, digest, model, settings, _ = revision
-        prove, cost = not self.state.proven(digest, self.machine), self._costs.get(digest)
-        folder = str(self.project.bundles / digest)
-        return self._born(Birth(role, name, number, digest, folder, model, settings, prove, cost))
+        prove, folder = not self.state.proven(digest, self.machine), str(self.project.bundles / digest)
+        return self._born(Birth(role, name, number, digest, folder, model, settings, prove, self.costs.get(digest)))
 
     def bear_alone(self, role: Role, settings: Mapping[str, str], fds: Sequence[int] = ()) -> Worker:
         """Begin the birth of a process without a function."""
@@ -198,7 +201,7 @@ class Supervisor:
         name = live.revision.function
         lives = [w.life for w in self.workers.of(name)]
         for life in (Life.STARTING, Life.READY, Life.DRAINING):
-            self._board.put("sunup_workers", float(lives.count(life)), function=name, state=life.value)
+            self._board.put_change("sunup_workers", float(lives.count(life)), function=name, state=life.value)
 
     # --- what others say --------------------------------------------------------------------------------------------
 
@@ -215,29 +218,29 @@ class Supervisor:
                 peer.channel.send({"op": "drain", "worker": worker.name})
 
     def _door_said(self, _: Peer, message: Message) -> None:
-        live = self.live.get(message.head["function"] or "")
-        if live is None:
+        if (live := self.live.get(message.head["function"] or "")) is None:
             return
         live.waiting = message.head.get("waiting", 0)  # `wake` says how many wait, `flushed` that none does
         if message.head.get("revision") == live.revision.revision:
             live.routed.set()
         if live.waiting:
             self.scaler.scale(live)
-        self.scaler.later()
+        self.scaler.later(live.revision.function)
 
     def _worker_said(self, worker: Worker, head: dict[str, Any]) -> None:
         """`woke`: the first call of a new worker tells how long its cold start took, stage by stage (seconds)."""
         live = self.live.get(worker.birth.function or "")
-        if head["op"] != "woke" or live is None:
-            if self.streams.said(worker, head):
-                self.scaler.tick()
-            return
-        live.woke(head["cold"], self._board)
+        if worker.birth.role is Role.PROVER:
+            self.provers.heard(worker, head)
+        elif head["op"] == "woke" and live is not None:
+            live.woke(head["cold"], self._board)
+        elif head["op"] != "woke" and self.streams.said(worker, head):
+            self.scaler.tick()
 
     def _changed(self, worker: Worker) -> None:
         """A worker became ready or ended."""
         if worker.cost is not None:
-            self._costs[worker.birth.digest] = worker.cost
+            self.costs[worker.birth.digest] = worker.cost
         live = self.live.get(worker.birth.function or "")
         if not worker.birth.role.by_door:
             self.streams.changed(worker)
@@ -259,12 +262,10 @@ class Supervisor:
                 live.not_before = self._loop.time() + min(RESTART_BACKOFF_SECONDS_MAX, 0.05 * 2**live.failures)
             self.announce(live)
         if not self._stopping:
-            self.scaler.later()
-
-    # --- telling ----------------------------------------------------------------------------------------------------
+            self.scaler.later(worker.birth.function or "")
 
     def _before_tick(self) -> bool:
-        """There is a front, streams have the workers they need, and what is done now and then is done."""
+        """There is a front, chores are done, streams have the workers they need. Whether there is more to look at."""
         if not self.workers.of(None, Role.FRONT):
             self.bear_alone(Role.FRONT, {}, [self.metrics.fileno()])
         self._chores.do(self._loop.time(), self.live)

@@ -39,6 +39,7 @@ class Role(StrEnum):
     STREAM = "stream"  # scores the records of a function's topic
     FRONT = "front"
     WATCHER = "watcher"
+    PROVER = "prover"  # proves the bundles of a deploy of many
 
     @property
     def by_door(self) -> bool:
@@ -57,8 +58,7 @@ class Birth(NamedTuple):
     model: str
     settings: Mapping[str, str]
     prove: bool
-    # Rows, seconds of their run, seconds of loading: as an earlier worker measured.
-    cost: tuple[int, float, float] | None
+    cost: tuple[int, float, float] | None  # rows, seconds of their run and of loading, as measured before
 
 
 class Worker:

@@ -44,7 +44,7 @@ class Models:
             [
                 {
                     "name": name,
-                    "version": e.manifest.model.version,
+                    "version": e.version,
                     "state": "READY" if e.ready else "UNAVAILABLE",
                     "reason": "" if e.ready else "its last worker could not start",
                 }
@@ -59,7 +59,7 @@ class Models:
     async def model_ready(self, asked: Asked) -> Answer:
         """GET /v2/models/F[/versions/V]/ready"""
         entry = find(self._table, asked)
-        said = {"name": entry.manifest.function, "ready": entry.ready}
+        said = {"name": entry.function, "ready": entry.ready}
         return json(said, 200 if entry.ready else 503)
 
     async def infer(self, asked: Asked) -> Answer:
@@ -86,10 +86,7 @@ class Statistics:
         return json({"model_stats": [self._of(self._table[name]) for name in sorted(self._table)]})
 
     def _of(self, entry: Entry) -> dict[str, Any]:
-        manifest = entry.manifest
-        return model_statistics(
-            self._counters, function=manifest.function, version=manifest.model.version, revision=entry.revision
-        )
+        return model_statistics(self._counters, function=entry.function, version=entry.version, revision=entry.revision)
 
 
 class KServe:
@@ -101,7 +98,7 @@ class KServe:
     async def model(self, asked: Asked) -> Answer:
         """GET /v1/models/F"""
         entry = find(self._table, asked)
-        said = {"name": entry.manifest.function, "ready": entry.ready}
+        said = {"name": entry.function, "ready": entry.ready}
         return json(said, 200 if entry.ready else 503)
 
     async def predict(self, asked: Asked) -> Answer:

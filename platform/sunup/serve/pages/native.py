@@ -45,7 +45,7 @@ class Functions:
     async def function_ready(self, asked: Asked) -> Answer:
         """GET /functions/F/ready"""
         entry = find(self._table, asked)
-        said = {"function": entry.manifest.function, "ready": entry.ready}
+        said = {"function": entry.function, "ready": entry.ready}
         return json({**said, "state": entry.state, "revision": entry.revision}, 200 if entry.ready else 503)
 
     async def openapi(self, _: Asked) -> Answer:

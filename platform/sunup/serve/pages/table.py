@@ -1,6 +1,6 @@
 """The functions there are, and how a page finds the one it is about."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
 import msgspec
@@ -14,20 +14,30 @@ NAMES_SHOWN: Final = 20  # names an error lists; more would bury it
 
 
 class Entry(msgspec.Struct, frozen=True):
-    """A deployed function. `state`: ready, starting, cold (at zero: the next call wakes it) or failed."""
+    """A deployed function. `model`: its name and version, with a slash; `state`: ready, starting, cold (at zero: the
+    next call wakes it) or failed. `read` gives the manifest of a digest: who knows thousands of functions holds no
+    manifest, which is 10 KB, and reads one when a page is about it."""
 
-    manifest: Manifest
+    function: str
+    model: str
     revision: int
     state: str
+    digest: str
+    read: Callable[[str], Manifest]
+
+    @property
+    def manifest(self) -> Manifest:
+        return self.read(self.digest)
+
+    @property
+    def version(self) -> str:
+        """Of the model."""
+        return self.model.rpartition("/")[2]
 
     @property
     def ready(self) -> bool:
         """Whether a call would be answered, at once or after waking a worker."""
         return self.state != "failed"
-
-    @property
-    def model(self) -> str:
-        return f"{self.manifest.model.name}/{self.manifest.model.version}"
 
 
 Table = Mapping[str, Entry]  # by function name
@@ -58,7 +68,7 @@ def find(table: Table, asked: Asked) -> Entry:
     entry = table.get(name)
     if entry is None:
         raise UnknownFunction(f"There is no function {name!r} here. {_names(table)}")
-    served = entry.manifest.model.version
+    served = entry.version
     if version not in (None, served):
         raise UnknownFunction(f"Version {version!r} of {name!r} is not served here; version {served!r} is.")
     return entry

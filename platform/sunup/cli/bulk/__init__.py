@@ -1,0 +1,1 @@
+"""Commands on many functions at once."""

@@ -1,0 +1,1 @@
+"""Bundles proven without being served."""
