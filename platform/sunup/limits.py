@@ -32,7 +32,7 @@ IDLE_AUTO_SECONDS_MAX: Final = 600.0  # s; idle = "auto" keeps a worker at most 
 SLOW_START_SECONDS: Final = 0.1  # s; a cold start a caller notices: before a timer's call a worker is there early
 SILENCES_KEPT_SECONDS: Final = 60.0  # s between writings of what idle = "auto" learned; a crash forgets so much
 WARM_SECONDS_DEFAULT: Final = 600.0  # s; [scale] warm, `for`: workers that wait for a rush that starts on the minute
-REST_SECONDS_MAX: Final = 2.0  # s an idle function is not looked at; a call to it ends that at the next tick
+REST_SECONDS_MAX: Final = 5.0  # s an idle function is not looked at; a call to it ends that at the next tick
 WARM_CHECK_SECONDS: Final = 60.0  # s a set time may be slept towards at once: the wall clock may be set meanwhile
 WARM_LEAD_SECONDS: Final = 5.0  # s a worker of [scale] warm is born before its time: clocks differ, births take a while
 FEATURE_DEADLINE_MS_DEFAULT: Final = 20.0  # ms; [features] deadline_ms
@@ -47,6 +47,7 @@ PROOF_SECONDS_MAX: Final = 60.0  # s for the first, proving, start of a revision
 PROVERS_MAX: Final = 4  # processes that prove bundles of a deploy of many, never more than cores; each holds a model
 DEPLOY_TOGETHER: Final = 64  # bundles of a deploy of many that are recorded at once; a kill has the rest done again
 DEPLOY_ASKED: Final = 256  # bundles the command line asks the engine for at once; one answer line holds a MiB
+TRIM_SECONDS: Final = 1.0  # s after its birth a worker gives free memory back: half a millisecond no first call waits
 DRAIN_SECONDS_MAX: Final = 10.0  # s a worker may take to finish what it has when it is told to stop
 ADOPT_SECONDS_MAX: Final = 2.0  # s a living process may take to answer a new supervisor before it is replaced
 SUPERVISOR_SECONDS_MAX: Final = 10.0  # s the door holds calls for a supervisor the last one said would follow it

@@ -153,3 +153,31 @@ def test_board_counts_go_on_and_gauges_do_not(tmp_path: Path) -> None:
     segment = Segment.open(path)
     assert [s.name for s in segment.series] == ["seconds"]
     segment.close()
+
+
+def test_a_board_makes_its_file_anew_only_for_other_series(tmp_path: Path) -> None:
+    path = tmp_path / "engine.seg"
+    board = Board(path, lambda _seconds, _call: None)
+
+    def written() -> dict[str, float]:
+        board.flush()
+        segment = Segment.open(path)
+        found = {s.labels["function"]: segment.read(i)[0] for i, s in enumerate(segment.series)}
+        segment.close()
+        return found
+
+    board.put_change("workers", 0.0, function="a")
+    assert written() == {}
+    board.put_change("workers", 2.0, function="a")
+    assert written() == {"a": 2.0}
+    first = path.stat().st_ino
+    board.put_change("workers", 0.0, function="a")
+    assert written() == {"a": 0.0}
+    board.forget(function="b")
+    board.put("workers", 3.0, function="a")
+    assert written() == {"a": 3.0}
+    assert path.stat().st_ino == first
+    board.put("workers", 1.0, function="b")
+    assert written() == {"a": 3.0, "b": 1.0}
+    board.forget(function="a")
+    assert written() == {"b": 1.0}

@@ -1,6 +1,7 @@
-"""A counter segment whose series come and go: kept as a dictionary, written whole to its file soon after a change.
+"""A counter segment whose series come and go: kept as a dictionary, written to its file soon after a change.
 
-For what happens rarely (a refusal, a cold start), where one file write per burst is cheaper than a fixed layout.
+For what happens rarely (a refusal, a cold start), where one write per burst is cheaper than a fixed layout. The file is
+made anew only when a series came or went: with hundreds of functions it is long.
 """
 
 from collections.abc import Callable
@@ -22,6 +23,7 @@ class Board:
         self._pending = False
         self.muted = False  # another process writes the file now
         self._series: dict[str, tuple[Series, list[float]]] = {}
+        self._segment: Segment | None = None  # the file, while it holds just these series
         if path.exists():
             segment = Segment.open(path)
             for index, series in enumerate(segment.series):
@@ -54,6 +56,8 @@ class Board:
         gone = [k for k, (s, _) in self._series.items() if labels.items() <= s.labels.items()]
         for one in gone:
             del self._series[one]
+        if gone:
+            self._outdated()
         self._soon()
 
     def flush(self) -> None:
@@ -61,19 +65,27 @@ class Board:
         self._pending = False
         if self.muted:
             return
-        self._path.unlink(missing_ok=True)
-        segment = Segment.create(self._path, [series for series, _ in self._series.values()])
-        at = 0
-        for series, values in self._series.values():
+        if self._segment is None:
+            self._path.unlink(missing_ok=True)
+            self._segment = Segment.create(self._path, [series for series, _ in self._series.values()])
+        written, at = self._segment.values, 0
+        for _, values in self._series.values():
             for value in values:
-                segment.values[at] = value
+                written[at] = value
                 at += 1
-            assert len(values) == series.slots
-        segment.close()
 
     def _slots(self, series: Series) -> list[float]:
         self._soon()
-        return self._series.setdefault(key(series.name, series.labels), (series, [0.0] * series.slots))[1]
+        name = key(series.name, series.labels)
+        if name not in self._series:
+            self._series[name] = (series, [0.0] * series.slots)
+            self._outdated()
+        return self._series[name][1]
+
+    def _outdated(self) -> None:
+        if self._segment is not None:
+            self._segment.close()
+            self._segment = None
 
     def _soon(self) -> None:
         if not self._pending:

@@ -18,9 +18,9 @@ import uvloop
 from sunup.access.guard import Guard
 from sunup.errors import SunupError
 from sunup.execute.executor import Executor
-from sunup.limits import FDS_PER_MESSAGE_MAX
+from sunup.limits import FDS_PER_MESSAGE_MAX, TRIM_SECONDS
 from sunup.link.channel import Channel, Message
-from sunup.link.process import name_process
+from sunup.link.process import name_process, trim_heap
 from sunup.link.states import State, map_states
 from sunup.serve.attached import Attached
 from sunup.serve.front import FrontHandler
@@ -90,6 +90,8 @@ async def live(spec: dict[str, Any], fds: list[int], begun: float, kept: Executo
         gc.set_threshold(50_000, 20, 100)
         timings = {"fork": begun - spec["asked"], **opened.timings}
         worker.serve(opened, timings)
+        if kept is None:  # loading a model took twice what it keeps
+            asyncio.get_running_loop().call_later(TRIM_SECONDS, trim_heap)
         _LOG.info("ready", extra={"ms": {stage: round(1000 * seconds, 3) for stage, seconds in timings.items()}})
     await attached.ended.wait()
     worker.close()

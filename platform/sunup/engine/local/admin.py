@@ -77,11 +77,10 @@ class Admin:
     async def _do(self, request: dict[str, Any], emit: Any) -> dict[str, Any]:
         operations = self._operations
         match request.pop("op"):
-            case "ping":
-                return operations.address()
-            case "down" | "leave" as asked:
-                self.leaving = asked == "leave"
-                self.stopping.set()
+            case "ping" | "down" | "leave" as asked:
+                if asked != "ping":
+                    self.leaving = asked == "leave"
+                    self.stopping.set()
                 return operations.address()
             case "deploy":
                 return await operations.deploy(**request, emit=emit)

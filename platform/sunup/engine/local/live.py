@@ -20,6 +20,8 @@ from sunup.scale.schedule import Warm
 INFLIGHT, REQUESTS, LAST = "sunup_inflight", "sunup_requests_total", "sunup_last_activity"
 RATE_SECONDS = 10.0  # requests/s is the mean of about this long
 CHORE_SECONDS = 1.0
+ROTATE_SECONDS = 10.0  # between looks at how long logs are: one at each of hundreds
+WEIGH_SECONDS = 2.0  # between functions whose memory is weighed: two milliseconds of the kernel's time
 
 
 class Counts:
@@ -234,6 +236,8 @@ class Chores:
         self._board = board
         self._silences = silences
         self._due = 0.0
+        self._rotate_at = 0.0
+        self._weigh_at = 0.0
         self._weighed: dict[str, None] = {}  # who has memory on the board; the one weighed longest ago comes first
 
     def do(self, now: float, lives: Mapping[str, Live]) -> None:
@@ -241,13 +245,17 @@ class Chores:
         if now < self._due:
             return
         self._due = now + CHORE_SECONDS
-        rotate(self._workers.logs, self._workers.rights)
-        self._weigh(lives)
+        if now >= self._rotate_at:
+            self._rotate_at = now + ROTATE_SECONDS
+            rotate(self._workers.logs, self._workers.rights)
+        self._weigh(lives, now)
         self._silences.note(unsaved(lives, now))
 
-    def _weigh(self, lives: Mapping[str, Live]) -> None:
-        """One function: one that lost its last worker, or was never weighed, or whose turn it is. Reading one process's
-        memory costs the kernel about a millisecond."""
+    def _weigh(self, lives: Mapping[str, Live], now: float) -> None:
+        """One function: one that lost its last worker, or was never weighed, or whose turn it is."""
+        if now < self._weigh_at:
+            return
+        self._weigh_at = now + WEIGH_SECONDS
         running = {w.birth.function for w in self._workers.all.values() if w.birth.function is not None}
         urgent = [name for name in self._weighed if name not in running] or sorted(running - self._weighed.keys())
         name = next(iter(urgent or self._weighed), None)
