@@ -96,8 +96,7 @@ class Supervisor:
         self.access.listens(self.listener.getsockname()[0])
         if not await self.nursery.adopt():
             self.nursery.start()
-        for service in (self.nursery, self.door):
-            await service.wait_up(SERVICE_SECONDS_MAX)
+        await asyncio.gather(*(service.wait_up(SERVICE_SECONDS_MAX) for service in (self.nursery, self.door)))
         self.streams.adopt()
         for worker in list(self.workers.all.values()):
             routed = self.live.get(worker.birth.function or "")
