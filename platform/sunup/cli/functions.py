@@ -1,4 +1,4 @@
-"""Commands about functions that are deployed: status, call, logs, rollback, remove."""
+"""Commands about functions that are deployed: call, logs, rollback, remove. (`platform status` is in status/.)"""
 
 import http.client
 import json
@@ -12,50 +12,12 @@ from urllib.parse import urlsplit
 import click
 
 from sunup.cli.engine import running
-from sunup.cli.streams import show_streams
-from sunup.cli.terminal import milliseconds, options, pairs, show_json, show_note, show_table, size, when
+from sunup.cli.terminal import milliseconds, options, pairs, show_json, show_table, timings
 from sunup.errors import CommandError, UsageError
 from sunup.settings import API_KEY, Project
 
 CALL_SECONDS_MAX = 60.0
 COLD = ("hold", "fork", "load", "prove")
-
-
-@click.command()
-@click.argument("function", required=False)
-@options()
-def status(function: str | None, as_json: bool, project: Project) -> None:
-    """Show functions, revisions, workers and their figures (one FUNCTION: in detail)."""
-    facts = running(project).status(function)
-    if as_json:
-        show_json(facts)
-        return
-    engine = facts["engine"]
-    memory = sum(process["pss_bytes"] for process in engine["processes"])
-    click.echo(f"{engine['url']}   metrics {engine['metrics_url']}   resident processes {size(memory)}")
-    click.echo()
-    columns = [
-        "function",
-        "rev ",
-        "model",
-        "state",
-        "workers ",
-        "memory ",
-        "req/s ",
-        "p50 ",
-        "p99 ",
-        "cold ",
-        "last cold ",
-    ]
-    show_table(columns, [_row(one) for one in facts["functions"]])
-    show_streams(facts["functions"])
-    if trouble := engine["access"].get("trouble"):
-        show_note(f"{trouble} The keys known before hold.")
-    if function is not None:
-        for one in facts["functions"]:
-            _show_detail(one, engine)
-    elif not facts["functions"]:
-        show_note("Nothing is deployed yet: platform deploy NAME")
 
 
 @click.command()
@@ -202,50 +164,5 @@ def _show_answer(answer: Answer) -> None:
     warm = {name: ms for name, ms in answer.stages.items() if name not in COLD}
     cold = {name: ms for name, ms in answer.stages.items() if name in COLD}
     if cold:
-        click.echo(f"woken: {_timings(cold)}")
-    click.echo(f"{_timings(warm)}   seen from here {milliseconds(1000 * answer.seconds)}")
-
-
-def _timings(stages: dict[str, float]) -> str:
-    return "  ".join(f"{name} {milliseconds(ms)}" for name, ms in stages.items())
-
-
-def _row(one: dict[str, Any]) -> list[str]:
-    workers = one["workers"]
-    cold = one["cold_starts"]
-    last = cold["last_ms"].get("total") if cold.get("last_ms") else None
-    return [
-        one["name"],
-        str(one["revision"]),
-        one["model"] + _accepted(one),
-        one["state"],
-        str(len(workers)),
-        size(sum(worker["memory_bytes"] for worker in workers)),
-        f"{one['rps']:.1f}",
-        milliseconds(one["p50_ms"]),
-        milliseconds(one["p99_ms"]),
-        str(cold["count"]),
-        milliseconds(last),
-    ]
-
-
-def _accepted(one: dict[str, Any]) -> str:
-    """The mark of a function whose conversion is not within its tolerance."""
-    accepted = one.get("accept_difference")
-    return f" (differs by up to {accepted:g}: accepted)" if accepted else ""
-
-
-def _show_detail(one: dict[str, Any], engine: dict[str, Any]) -> None:
-    cold = one["cold_starts"]
-    if cold.get("last_ms"):
-        click.echo(f"\nlast cold start: {_timings(cold['last_ms'])}")
-        click.echo(f"mean of {cold['count']}: {_timings(cold['mean_ms'])}")
-    click.echo()
-    processes = [
-        [process["role"], str(process["pid"]), "", size(process["pss_bytes"])] for process in engine["processes"]
-    ]
-    workers = [[f"{w['id']} ({w['role']})", str(w["pid"]), w["state"], size(w["memory_bytes"])] for w in one["workers"]]
-    show_table(["process", "pid ", "state", "memory "], workers + processes)
-    click.echo()
-    revisions = [[str(r["revision"]), r["model"], r["digest"][:12], when(r["at"])] for r in reversed(one["revisions"])]
-    show_table(["revision ", "model", "bundle", "deployed"], revisions)
+        click.echo(f"woken: {timings(cold)}")
+    click.echo(f"{timings(warm)}   seen from here {milliseconds(1000 * answer.seconds)}")

@@ -29,7 +29,7 @@ COMMANDS: Final = {
     "up": Entry("engine", "Start the local engine, or adopt what still lives of it."),
     "deploy": Entry("deploy", "Turn a registered model into a live function."),
     "init": Entry("deploy", "Write functions/NAME/function.toml from a model's signature."),
-    "status": Entry("functions", "Show functions, revisions, workers and their figures."),
+    "status": Entry("status.command", "Show functions, revisions, workers and their figures."),
     "call": Entry("functions", "Make one prediction and show where its time went."),
     "logs": Entry("functions", "Print a function's log."),
     "stream": Entry("streams", "Look after the topics functions score."),

@@ -1,7 +1,7 @@
 """`platform stream`: the topics functions score; and which broker a function's [stream] means."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 import click
 
@@ -33,7 +33,9 @@ def status(function: str | None, as_json: bool, project: Project) -> None:
             else "No function that is deployed has a [stream] in its function.toml."
         )
     else:
-        show_streams(functions)
+        show_table(STREAM_COLUMNS, [stream_row(one["name"], one["stream"]) for one in functions])
+        for line in stream_notes(functions):
+            click.echo(line)
         if function is not None:
             _show_detail(functions[0]["stream"])
 
@@ -66,31 +68,28 @@ def broker_settings(declared: StreamSpec | None, environment: Mapping[str, str])
     return {STREAM_BROKER: broker}, f"stream {declared.input} -> {declared.output} on {where}{why}"
 
 
-def show_streams(functions: Sequence[dict[str, Any]]) -> None:
-    """A table of the streams among `functions`; nothing when there are none."""
-    rows = [_row(one["name"], one["stream"]) for one in functions if "stream" in one]
-    if rows:
-        click.echo()
-        columns = [
-            "stream of",
-            "topics",
-            "broker",
-            "state",
-            "workers ",
-            "lag ",
-            "oldest ",
-            "rec/s ",
-            "scored ",
-            "dead ",
-        ]
-        show_table(columns, rows)
-    for one in functions:
-        for kind in ("reason", "note"):
-            if kind in one.get("stream", {}):
-                click.echo(f"{one['name']}: {one['stream'][kind]}")
+STREAM_COLUMNS: Final = (
+    "stream of",
+    "topics",
+    "broker",
+    "state",
+    "workers ",
+    "lag ",
+    "oldest ",
+    "rec/s ",
+    "scored ",
+    "dead ",
+)
 
 
-def _row(name: str, facts: dict[str, Any]) -> list[str]:
+def stream_notes(functions: Sequence[dict[str, Any]]) -> list[str]:
+    """What is to be said of the streams among `functions`, a line each."""
+    kinds = ("reason", "note")
+    return [f"{one['name']}: {one['stream'][kind]}" for one in functions for kind in kinds if kind in one["stream"]]
+
+
+def stream_row(name: str, facts: dict[str, Any]) -> list[str]:
+    """A row of a table with STREAM_COLUMNS."""
     oldest = facts["oldest_seconds"]
     return [
         name,

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import click
 
@@ -19,6 +19,7 @@ from sunup.settings import Project, find_project
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.status import Status
+    from rich.table import Table
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -60,7 +61,7 @@ def show_error(message: str, *, hint: str | None = None) -> None:
     """One paragraph on standard error."""
     paragraph = f"{message} {hint}" if hint else message
     if sys.stderr.isatty():
-        _console(sys.stderr).print(f"[bold red]error[/] {_escape(paragraph)}", highlight=False)
+        console(sys.stderr).print(f"[bold red]error[/] {_escape(paragraph)}", highlight=False)
     else:
         click.echo(f"error: {paragraph}", err=True)
 
@@ -77,14 +78,22 @@ def show_json(facts: object) -> None:
 
 def show_table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, title: str | None = None) -> None:
     """A table on standard output; columns whose name ends in a space are right-aligned numbers."""
+    console(sys.stdout).print(table(columns, rows, title=title))
+
+
+def table(
+    columns: Sequence[str], rows: Iterable[Sequence[str]], *, title: str | None = None, fold: bool = True
+) -> "Table":
+    """The table of `show_table`. `fold`: what is too wide goes on in the next line; else it is cut."""
     from rich.table import Table  # rich costs 60 ms, and --help must not pay for it
 
-    table = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="dim")
+    made = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="dim")
     for column in columns:
-        table.add_column(column.rstrip(), justify="right" if column.endswith(" ") else "left", overflow="fold")
+        justify: Literal["left", "right"] = "right" if column.endswith(" ") else "left"
+        made.add_column(column.rstrip(), justify=justify, overflow="fold" if fold else "ellipsis", no_wrap=not fold)
     for row in rows:
-        table.add_row(*(_escape(cell) for cell in row))
-    _console(sys.stdout).print(table)
+        made.add_row(*(_escape(cell) for cell in row))
+    return made
 
 
 class Stages:
@@ -92,7 +101,7 @@ class Stages:
 
     def __init__(self, *, quiet: bool) -> None:
         self._quiet = quiet
-        self._console = None if quiet or not sys.stderr.isatty() else _console(sys.stderr)
+        self._console = None if quiet or not sys.stderr.isatty() else console(sys.stderr)
         self._spinner: Status | None = None
         self._name = ""
         self._detail = ""
@@ -167,6 +176,11 @@ def milliseconds(value: float | None) -> str:
     return f"{value:.2f} ms" if value < 10 else f"{value:.0f} ms"
 
 
+def timings(stages: Mapping[str, float]) -> str:
+    """Milliseconds by stage, in one line."""
+    return "  ".join(f"{name} {milliseconds(ms)}" for name, ms in stages.items())
+
+
 def when(seconds: float) -> str:
     """A moment (Unix seconds) in local time."""
     return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds))
@@ -179,7 +193,8 @@ def pairs(facts: Mapping[str, object]) -> None:
         click.echo(f"{name:<{width}}  {value}")
 
 
-def _console(stream: Any) -> "Console":
+def console(stream: Any) -> "Console":
+    """Where rich prints: as wide as the terminal, or as COLUMNS says."""
     from rich.console import Console  # rich costs 60 ms, and --help must not pay for it
 
     width = None if stream.isatty() else int(os.environ.get("COLUMNS", "160"))

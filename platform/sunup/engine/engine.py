@@ -22,8 +22,8 @@ class Engine(Protocol):
         """Stop serving a function and forget its revisions."""
         ...
 
-    def status(self, function: str | None) -> dict[str, Any]:
-        """Facts about the engine and its functions (None: all)."""
+    def status(self, function: str | None, *, latency: bool = False) -> dict[str, Any]:
+        """Facts about the engine and its functions (None: all). `latency`: with histograms, under that name."""
         ...
 
     def logs(self, function: str) -> Path:

@@ -12,6 +12,7 @@ import mmap
 import os
 import struct
 from bisect import bisect_left
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
@@ -125,3 +126,16 @@ def _descriptor(path: Path, flags: int) -> int:
 
 def _up8(size: int) -> int:
     return (size + 7) // 8 * 8
+
+
+def stage_quantile(counts: Sequence[float], q: float) -> float | None:
+    """A quantile in milliseconds from counts per STAGE_BUCKETS bucket, linear within its bucket; None without calls."""
+    wanted = q * sum(counts)
+    if not wanted:
+        return None
+    seen = 0.0
+    for count, low, high in zip(counts, (0.0, *STAGE_BUCKETS), (*STAGE_BUCKETS, STAGE_BUCKETS[-1]), strict=True):
+        if seen + count >= wanted:
+            return float(round(1000 * (low + (high - low) * (wanted - seen) / count), 3))
+        seen += count
+    raise AssertionError("counts changed while they were read")

@@ -91,7 +91,7 @@ class Admin:
             case "remove":
                 return await operations.remove(request["function"])
             case "status":
-                return operations.status(request.get("function"))
+                return operations.status(request.get("function"), latency=request.get("latency", False))
             case unknown:
                 raise UsageError(f"The engine does not know the operation {unknown!r}.")
 

@@ -108,9 +108,9 @@ class LocalEngine:
         """Stop serving a function."""
         return self._ask({"op": "remove", "function": function})
 
-    def status(self, function: str | None) -> dict[str, Any]:
+    def status(self, function: str | None, *, latency: bool = False) -> dict[str, Any]:
         """Facts about the engine and its functions."""
-        return self._ask({"op": "status", "function": function})
+        return self._ask({"op": "status", "function": function, "latency": latency})
 
     def logs(self, function: str) -> Path:
         """Where the function's workers log."""

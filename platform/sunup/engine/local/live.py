@@ -11,7 +11,7 @@ from sunup.engine.local.services import rotate
 from sunup.engine.local.state import Revision, Silences
 from sunup.engine.local.workers import Life, Role, Worker, Workers
 from sunup.link.board import Board
-from sunup.link.counters import STAGE_BUCKETS, Segment, counters_path
+from sunup.link.counters import STAGE_BUCKETS, Segment, counters_path, stage_quantile
 from sunup.link.process import pss_bytes
 from sunup.scale.needs import Needs
 from sunup.scale.policy import Bounds, Sample
@@ -186,8 +186,10 @@ class Live:
         until, before, last = self._rest
         return now < until and workers == before and not self.waiting and self.counts.total(LAST) == last
 
-    def facts(self, workers: list[Worker], revisions: list[Revision], now: float) -> dict[str, Any]:
-        """What `platform status` shows."""
+    def facts(
+        self, workers: list[Worker], revisions: list[Revision], now: float, *, latency: bool = False
+    ) -> dict[str, Any]:
+        """What `platform status` shows. `latency`: also the histogram, for whoever takes the difference of two."""
         r, accepted = self.revision, self._declared[2]
         recent = [n for t, n in self._rate if t > now - RATE_SECONDS]
         counts = self.counts.latency()
@@ -213,8 +215,9 @@ class Live:
             **self.needs.facts,
             "requests": int(self.counts.total(REQUESTS)),
             "rps": round(sum(recent) / RATE_SECONDS, 1),
-            "p50_ms": _quantile(counts, 0.50),
-            "p99_ms": _quantile(counts, 0.99),
+            "p50_ms": stage_quantile(counts, 0.50),
+            "p99_ms": stage_quantile(counts, 0.99),
+            **({"latency": counts} if latency else {}),
             "cold_starts": {
                 "count": self.cold_starts,
                 "last_ms": self.last_cold_ms,
@@ -279,16 +282,3 @@ def _with_total(stages: Mapping[str, float]) -> dict[str, float]:
     """Milliseconds by stage, and all of them together; {} without stages."""
     spent = {**stages, "total": sum(stages.values())} if stages else {}
     return {stage: round(1000 * seconds, 3) for stage, seconds in spent.items()}
-
-
-def _quantile(counts: list[float], q: float) -> float | None:
-    """A quantile in milliseconds from histogram counts, linear within its bucket; None without calls."""
-    wanted = q * sum(counts)
-    if not wanted:
-        return None
-    seen = 0.0
-    for count, low, high in zip(counts, (0.0, *STAGE_BUCKETS), (*STAGE_BUCKETS, STAGE_BUCKETS[-1]), strict=True):
-        if seen + count >= wanted:
-            return round(1000 * (low + (high - low) * (wanted - seen) / count), 3)
-        seen += count
-    raise AssertionError("counts changed while they were read")

@@ -104,8 +104,8 @@ class Operations:
             self.collector.soon()
             return {"function": function, "removed": True}
 
-    def status(self, function: str | None) -> dict[str, Any]:
-        """Facts for `platform status`."""
+    def status(self, function: str | None, *, latency: bool = False) -> dict[str, Any]:
+        """Facts for `platform status`. `latency`: see Live.facts."""
         now = self._loop.time()
         engine = self._engine
         names = sorted(engine.live) if function is None else [self._known(function).revision.function]
@@ -114,7 +114,7 @@ class Operations:
         pids = [("supervisor", os.getpid())] + [(role, peer.pid) for role, peer in peers if peer is not None]
         processes = [{"role": role, "pid": pid, "pss_bytes": pss_bytes(pid)} for role, pid in pids]
         functions = [
-            engine.live[name].facts(engine.workers.of(name), engine.state.revisions(name), now)
+            engine.live[name].facts(engine.workers.of(name), engine.state.revisions(name), now, latency=latency)
             | engine.streams.facts(name)
             for name in names
         ]

@@ -1,0 +1,1 @@
+"""`platform status`, once or every second. Read command.py."""
