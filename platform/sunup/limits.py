@@ -121,6 +121,18 @@ HANDLER_LIB_FILES_MAX: Final = 10_000  # files of them; each is looked at when a
 # --- Registry -------------------------------------------------------------------------------------------------------
 REGISTRY_SECONDS_MAX: Final = 10  # s for one request; MLflow's own default is 120
 REGISTRY_RETRIES_MAX: Final = 2  # attempts after the first; MLflow's own 7 with back-off take minutes to say "absent"
+REGISTRY_REPLY_BYTES_MAX: Final = 1024**2  # bytes of an answer about an alias; a version's description is in it
+
+# --- Following an alias ---------------------------------------------------------------------------------------------
+FOLLOWS_MAX: Final = 256  # functions that follow an alias; a look at one costs a registry a few milliseconds
+FOLLOW_LOOK_SECONDS: Final = 1.0  # s between looks at an alias, give or take a tenth; a slow registry gets more time
+FOLLOW_RETRY_SECONDS_MAX: Final = 5.0  # s between attempts on a registry that is away; they begin at a second
+FOLLOW_DEPLOY_SECONDS_MAX: Final = 60.0  # s between attempts to deploy a version whose files cannot be fetched
+FOLLOW_TRIES_MAX: Final = 3  # attempts at a deploy whose failure may pass (a worker or the packager was killed)
+FOLLOW_REGISTRIES_MAX: Final = 8  # registries asked at the same time; one that does not answer holds one thread
+FOLLOW_ENVIRONMENT_BYTES_MAX: Final = 128 * 1024  # bytes of environment of who said --follow; fits one link message
+FOLLOW_KEEP_SECONDS: Final = 20.0  # s between words to the packager that it is wanted, well within its idle time
+FOLLOW_REASON_CHARS_MAX: Final = 500  # characters of what is told about one function; 256 of them fit a link message
 
 # --- Streams --------------------------------------------------------------------------------------------------------
 STREAM_BATCH_RECORDS_MAX: Final = 1000  # records polled, scored in one run and committed together

@@ -65,7 +65,12 @@ class Project:
     @property
     def tracking_uri(self) -> str:
         """MLflow's tracking and registry address: `MLFLOW_TRACKING_URI`, else SQLite under the state folder."""
-        return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{self.state / 'mlflow' / 'mlflow.db'}"
+        return os.environ.get("MLFLOW_TRACKING_URI") or self.own_registry
+
+    @property
+    def own_registry(self) -> str:
+        """The registry's address where the environment names none."""
+        return f"sqlite:///{self.state / 'mlflow' / 'mlflow.db'}"
 
     @property
     def artifacts(self) -> Path:

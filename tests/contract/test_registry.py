@@ -16,6 +16,7 @@ from tests.mlflow_fixture import MlflowServer
 from tests.ports import free_port
 
 from sunup.errors import RegistryError, UsageError
+from sunup.registry.alias import open_aliases
 from sunup.registry.folder import FolderSource
 from sunup.registry.signature import read, read_example
 from sunup.registry.source import Resolved, Source, parse
@@ -263,3 +264,15 @@ def test_training_code_is_pointed_at_the_projects_registry(tmp_path: Path, monke
         assert [path.name for path in tmp_path.iterdir()] == [".sunup"]
     finally:
         module.set_tracking_uri(None)
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "server"])
+def test_an_alias_is_the_same_version_without_mlflow(kind: str, uris: dict[str, str]) -> None:
+    aliases = open_aliases(uris[kind], {"HOME": "/nowhere"})
+    assert aliases is not None
+    assert aliases.version("fraud", "champion") == "3"
+    assert aliases.version("fraud", "best") == "3"
+    for model, alias in (("fraud", "nobody"), ("nobody", "champion")):
+        with pytest.raises(UsageError, match="nobody"):
+            aliases.version(model, alias)
+    aliases.close()

@@ -13,6 +13,7 @@ from typing import Any
 import psutil
 import pytest
 from sklearn.linear_model import LogisticRegression
+from tests.engine_fixture import until
 from tests.models import boosted, fields_of, job, save, table
 
 from sunup.bundle.declare.spec import Spec
@@ -206,3 +207,19 @@ def wait_for(path: Path) -> None:
     while not path.exists():
         assert time.monotonic() < deadline
         time.sleep(0.01)  # another process makes the file; nothing else tells
+
+
+def test_a_packager_that_is_kept_has_a_child(tmp_path: Path) -> None:
+    packager = Packager(tmp_path / "packager.log")
+
+    def child() -> int:
+        packager.keep()
+        assert packager._child is not None
+        return packager._child.pid
+
+    first = child()
+    assert child() == first
+    os.kill(first, signal.SIGKILL)
+    until(lambda: Path(f"/proc/{first}/stat").read_text().split()[2] == "Z", "its end")
+    assert child() != first
+    packager.close()

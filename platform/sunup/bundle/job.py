@@ -67,7 +67,11 @@ class Refusal(msgspec.Struct, frozen=True, tag=True):
     message: str
 
 
-Message = Job | Ready | Stage | Result | Refusal
+class Keep(msgspec.Struct, frozen=True, tag=True):
+    """Nothing to do now, but do not end for lack of it."""
+
+
+Message = Job | Keep | Ready | Stage | Result | Refusal
 
 _encode = msgspec.json.Encoder().encode
 _decoder: Final = msgspec.json.Decoder(Message)

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import IO, Final
 
 import sunup
-from sunup.bundle.job import Inbox, Job, Message, Ready, Refusal, Result, Stage, frame
+from sunup.bundle.job import Inbox, Job, Keep, Message, Ready, Refusal, Result, Stage, frame
 from sunup.errors import CommandError, ConversionRefused, ParityFailed
 from sunup.limits import PACKAGER_SECONDS_MAX
 
@@ -110,6 +110,15 @@ class Packager:
         if isinstance(last, Refusal):
             raise _ERRORS.get(last.code, CommandError)(last.message)
         raise ConversionRefused(f"The packager ended unexpectedly.{self._where()} Try again.")
+
+    def keep(self) -> None:
+        """Have a child that stays for as long again as one stays that has nothing to do."""
+        with self._turn:
+            self.start()
+            assert self._child is not None
+            assert self._child.stdin is not None
+            with contextlib.suppress(BrokenPipeError):  # it ended just now: the next job starts another
+                self._child.stdin.write(frame(Keep()))
 
     def close(self) -> None:
         """End the child, at once and with all it started."""

@@ -10,9 +10,9 @@ import select
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple, Self
 
 import sunup
 from sunup import __version__
@@ -27,14 +27,39 @@ Event = Callable[[dict[str, Any]], None]
 # travels with each request.
 _AT_START: Final = re.compile(r"PYTHON.*|LD_.*|PATH|HOME|VIRTUAL_ENV|OMP_.*|OPENBLAS_.*")
 # SQLite and folder addresses that mean another place in another working folder.
+SQLITE: Final = "sqlite:///"
 _RELATIVE: Final = re.compile(r"sqlite:///(?!/)|(?![a-z+]+:|/)", re.IGNORECASE)
 
 
-class Resident:
-    """The resident process of one project, seen from a command."""
+class Asker(NamedTuple):
+    """Whoever asks: their environment, and the working folder a resident process for them has."""
 
-    def __init__(self, project: Project) -> None:
+    environment: Mapping[str, str]
+    folder: str
+
+    @classmethod
+    def here(cls, project: Project) -> Self:
+        """This process, with the project's folder unless the registry's address is relative to where it was typed."""
+        uri = os.environ.get("MLFLOW_TRACKING_URI")
+        return cls(environment(), str(Path.cwd()) if uri and _RELATIVE.match(uri) else str(project.root))
+
+    def registry(self, project: Project) -> str:
+        """The registry's address, with nothing relative in it."""
+        uri = self.environment.get("MLFLOW_TRACKING_URI")
+        if not uri:
+            return project.own_registry
+        if not _RELATIVE.match(uri):
+            return uri
+        scheme, path = (SQLITE, uri[len(SQLITE) :]) if uri.lower().startswith(SQLITE) else ("", uri)
+        return f"{scheme}{Path(self.folder, path)}"
+
+
+class Resident:
+    """The resident process of one project, seen from a command. `asker`: for whom (default: this process)."""
+
+    def __init__(self, project: Project, asker: Asker | None = None) -> None:
         self._project = project
+        self._asker = asker or Asker.here(project)
         self._socket = project.run / "packager.sock"
 
     def ask(self, op: str, arguments: dict[str, Any], on_event: Event) -> dict[str, Any]:
@@ -42,7 +67,7 @@ class Resident:
 
         Raises the CommandError it raised, or one that names its log when it ended without an answer.
         """
-        request = {"op": op, "arguments": arguments, "env": environment()}
+        request = {"op": op, "arguments": arguments, "env": dict(self._asker.environment)}
         with self._connected(on_event) as stream:
             send(stream, request)
             for message in messages(stream):
@@ -71,7 +96,7 @@ class Resident:
         """A connection to a resident process of this very code, python and working folder."""
         self._project.run.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._project.logs.mkdir(parents=True, exist_ok=True)
-        wanted = identity(self._project)
+        wanted = identity(*self._asker)
         # One command at a time looks and starts, so there is never a second resident process.
         with (self._project.run / "packager.start").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
@@ -108,9 +133,9 @@ class Resident:
         with (self._project.logs / "packager.log").open("ab") as log:
             process = subprocess.Popen(
                 command,
-                env=environment(),
+                env=self._asker.environment,
                 pass_fds=[theirs],
-                cwd=_folder(self._project),
+                cwd=self._asker.folder,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -124,11 +149,11 @@ class Resident:
                 raise CommandError(f"The packager did not start. See {self._project.logs / 'packager.log'}.")
 
 
-def identity(project: Project) -> str:
+def identity(environment: Mapping[str, str], folder: str) -> str:
     """What makes a resident process the right one: Sunup's code, the interpreter, and what is read only at start."""
     package = Path(sunup.__file__).parent
-    parts = [__version__, sys.executable, _folder(project)]
-    parts += [f"{name}={value}" for name, value in sorted(os.environ.items()) if _AT_START.fullmatch(name)]
+    parts = [__version__, sys.executable, folder]
+    parts += [f"{name}={value}" for name, value in sorted(environment.items()) if _AT_START.fullmatch(name)]
     for path in sorted(package.rglob("*.py")):
         stat = path.stat()
         parts.append(f"{path}:{stat.st_mtime_ns}:{stat.st_size}")
@@ -154,12 +179,6 @@ def messages(sock: socket.socket) -> Iterator[dict[str, Any]]:
         if not more:
             return
         rest += more
-
-
-def _folder(project: Project) -> str:
-    """The working folder: the project's, unless the registry's address is relative to where the command was typed."""
-    uri = os.environ.get("MLFLOW_TRACKING_URI")
-    return str(Path.cwd()) if uri and _RELATIVE.match(uri) else str(project.root)
 
 
 def _connect(path: Path) -> socket.socket | None:

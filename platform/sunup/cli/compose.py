@@ -37,7 +37,8 @@ def build(
 ) -> dict[str, Any]:
     """Make the bundle of a named model and put it into the project's store. `accept_difference`: see pack.
 
-    Returns function, digest, model ("fraud/3"), settings (what a worker of it gets at birth), unchanged and note.
+    Returns function, digest, model ("fraud/3"), alias (that was named, or None), settings (what a worker of it gets at
+    birth), unchanged and note.
     Raises the CommandError of whichever part refused.
     """
     on_stage("resolve", name)
@@ -75,6 +76,7 @@ def build(
         "function": spec.name,
         "digest": digest,
         "model": f"{resolved.name}/{resolved.version}",
+        "alias": parse(name).alias,
         "settings": settings,
         "unchanged": not made,
         "note": resolved.note,
@@ -98,6 +100,17 @@ def settings(project: Project, *, packager: Packager, on_stage: OnStage) -> dict
     from sunup.lookup.compile.service import store_url  # imports Feast: 4 to 6 s
 
     return {"features_url": store_url(project.features)}
+
+
+def version(project: Project, *, model: str, alias: str, packager: Packager, on_stage: OnStage) -> dict[str, str]:  # noqa: ARG001
+    """The version an alias of a registered model names, asked through MLflow's client: a registry of any kind."""
+    return {"version": open_source(project).resolve(Reference(f"{model}@{alias}", model, alias=alias)).version}
+
+
+def keep(project: Project, *, packager: Packager, on_stage: OnStage) -> dict[str, str]:  # noqa: ARG001
+    """Stay warm: whoever asks for this will soon ask for more."""
+    packager.keep()
+    return {}
 
 
 def warm(project: Project) -> None:

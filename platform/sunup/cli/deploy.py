@@ -4,6 +4,7 @@ import json
 import os
 import shlex
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,15 @@ import msgspec
 from sunup.bundle.evidence import Proof, read_proof
 from sunup.bundle.store import MANIFEST, Store, read_manifest
 from sunup.cli.bulk.deploy import deploy_many, takes
-from sunup.cli.client import Resident
+from sunup.cli.client import Asker, Resident
 from sunup.cli.engine import ensure, running
 from sunup.cli.streams import broker_settings
 from sunup.cli.terminal import Stages, accepting, options, show_json, show_note, stages
 from sunup.engine.access import remembered
 from sunup.errors import UsageError
+from sunup.limits import FOLLOW_ENVIRONMENT_BYTES_MAX
+from sunup.registry.alias import fingerprint
+from sunup.registry.source import parse
 from sunup.settings import API_KEY, STREAM_BROKER, Project
 
 FEATURES_URL = "FEATURES_URL"  # where workers read features, instead of what the feature repository says
@@ -27,19 +31,29 @@ FEATURES_URL = "FEATURES_URL"  # where workers read features, instead of what th
 @click.command()
 @click.argument("given", metavar="NAME|DIR...", nargs=-1, required=True)
 @accepting
+@click.option("--follow", is_flag=True, help="Deploy again, by itself, whenever the alias moves.")
 @click.option("--no-start", is_flag=True, help="Refuse when no engine runs, instead of starting one.")
 @options()
-def deploy(given: tuple[str, ...], accept: float, no_start: bool, as_json: bool, project: Project) -> None:
+def deploy(
+    *, given: tuple[str, ...], accept: float, follow: bool, no_start: bool, as_json: bool, project: Project
+) -> None:
     """Turn a registered model into a live function.
 
     NAME is fraud-v3 (a version), fraud@champion (an alias), fraud (the newest version) or a models:/ URI. DIR is a
     bundle made by `platform bundle`. The new revision is proven on this machine before it is routed, and the old one
     serves until then. Thousands of DIRs can be given at once (bundles/*): those that fail are named, the others are
     live, and at zero until they are called.
+
+    With --follow and an alias, the engine looks once a second where the alias points, and deploys by itself what it is
+    moved to. Deploying the function again without --follow ends that.
     """
     what = given[0]
     if accept and (len(given) > 1 or _is_bundle(what)):
         raise UsageError(f"{what} is made already: give --accept-difference to `platform bundle`.")
+    if follow and (len(given) > 1 or _is_bundle(what) or parse(what).alias is None):
+        raise UsageError(
+            f"--follow needs an alias, as in `platform deploy fraud@champion --follow`; {what} names none."
+        )
     if no_start:
         running(project)
     if len(given) > 1:
@@ -48,15 +62,15 @@ def deploy(given: tuple[str, ...], accept: float, no_start: bool, as_json: bool,
     began = time.monotonic()
     with stages(quiet=as_json) as shown:
         built = _take(project, Path(what), shown) if _is_bundle(what) else build(project, what, shown, accept)
-        manifest = read_manifest(project.bundles / built["digest"])
         proof = read_proof(project.bundles / built["digest"])
-        broker, note = broker_settings(manifest.stream, os.environ)
+        settings, note = worker_settings(project, built, os.environ)
         engine = ensure(project, shown, may_start=not no_start)
         result = engine.deploy(
             built["function"],
             built["digest"],
-            settings=built["settings"] | broker | takes(manifest),
+            settings=settings,
             on_event=lambda event: _show_engine(shown, event),
+            follow=_wish(project, what, built) if follow else None,
         )
         shown.stop()
         seconds = time.monotonic() - began
@@ -66,9 +80,9 @@ def deploy(given: tuple[str, ...], accept: float, no_start: bool, as_json: bool,
             "stages": shown.seconds,
             "parity": msgspec.to_builtins(proof),
             "curl": curl(project, built["digest"], result["url"], key=remembered(project).api_keys is not None),
-            **({"stream": broker[STREAM_BROKER]} if broker else {}),
+            **({"stream": settings[STREAM_BROKER]} if STREAM_BROKER in settings else {}),
         }
-    for line in (built.get("note"), note):
+    for line in (built.get("note"), note, _following(result)):
         if line:
             show_note(line)
     if as_json:
@@ -105,6 +119,18 @@ def build(project: Project, name: str, shown: Stages, accept: float = 0.0) -> di
     return Resident(project).ask("build", arguments, lambda event: _show_packager(shown, event))
 
 
+def worker_settings(
+    project: Project, built: dict[str, Any], environment: Mapping[str, str]
+) -> tuple[dict[str, str], str]:
+    """What workers of a bundle just built get at birth, for whoever has this environment; and a line about its stream.
+
+    Raises UsageError when the environment does not name the broker of its stream.
+    """
+    manifest = read_manifest(project.bundles / built["digest"])
+    broker, note = broker_settings(manifest.stream, environment)
+    return built["settings"] | broker | takes(manifest), note
+
+
 def curl(project: Project, digest: str, url: str, *, key: bool) -> str:
     """A command line that makes one call with the manifest's example record. `key`: one is wanted."""
     record = json.dumps(example(project.bundles / digest))
@@ -127,6 +153,26 @@ def _show(facts: dict[str, Any], proof: Proof | None, seconds: float) -> None:
             click.echo(f"trusted: {', '.join(proof.types)}")
     click.echo(facts["url"])
     click.echo(facts["curl"])
+
+
+def _wish(project: Project, name: str, built: dict[str, Any]) -> dict[str, Any]:
+    """What the engine is told of an alias to follow. The environment goes along, for it says how to reach the registry;
+    the engine keeps it in memory only."""
+    asker = Asker.here(project)
+    if len(json.dumps(dict(asker.environment))) > FOLLOW_ENVIRONMENT_BYTES_MAX:
+        most = FOLLOW_ENVIRONMENT_BYTES_MAX // 1024
+        raise UsageError(f"--follow takes the environment along, and this one is over {most} KiB. Unset what is large.")
+    model, _, version = built["model"].rpartition("/")
+    registry = fingerprint(asker.registry(project))
+    said = {"name": name, "model": model, "alias": built["alias"], "version": version, "registry": registry}
+    return {**said, "environment": dict(asker.environment), "folder": asker.folder}
+
+
+def _following(result: dict[str, Any]) -> str:
+    """A line about what the function follows, or does no longer."""
+    if result["follows"]:
+        return f"{result['function']} follows {result['follows']} from now on"
+    return f"{result['function']} no longer follows {result['followed']}" if "followed" in result else ""
 
 
 def _is_bundle(what: str) -> bool:

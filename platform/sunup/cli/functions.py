@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 import click
 
 from sunup.cli.engine import running
-from sunup.cli.terminal import milliseconds, options, pairs, show_json, show_table, timings
+from sunup.cli.terminal import milliseconds, options, pairs, show_json, show_note, show_table, timings
 from sunup.errors import CommandError, UsageError
 from sunup.settings import API_KEY, Project
 
@@ -66,6 +66,8 @@ def rollback(function: str, revision: int | None, as_json: bool, project: Projec
         show_json(result)
     else:
         click.echo(f"{function} serves revision {result['revision']} ({result.get('model', result['digest'][:12])})")
+        if follows := result.get("follows"):
+            show_note(f"It stays on that until {follows['name']} moves again.")
 
 
 @click.command()

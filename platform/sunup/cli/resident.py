@@ -22,7 +22,7 @@ from typing import Any, Final, NoReturn
 
 from sunup.bundle.packager import Packager
 from sunup.cli import compose
-from sunup.cli.client import identity, messages, send
+from sunup.cli.client import Asker, identity, messages, send
 from sunup.errors import CommandError, SunupError
 from sunup.limits import PACKAGER_IDLE_SECONDS, PACKAGER_RESIDENT_BYTES_MAX
 from sunup.settings import Project
@@ -31,6 +31,8 @@ _OPERATIONS: Final[Mapping[str, Callable[..., Any]]] = {
     "build": compose.build,
     "derive": compose.derive,
     "settings": compose.settings,
+    "version": compose.version,
+    "keep": compose.keep,
 }
 
 
@@ -40,7 +42,7 @@ class Desk:
     def __init__(self, project: Project, packager: Packager) -> None:
         self._project = project
         self._packager = packager
-        self._identity = identity(project)
+        self._identity = identity(*Asker.here(project))
         self._turn = threading.Lock()
         self._count = threading.Lock()
         self._quiet, self._now_quiet = os.pipe()

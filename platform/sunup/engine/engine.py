@@ -10,8 +10,19 @@ Event = Callable[[dict[str, Any]], None]
 class Engine(Protocol):
     """Keeps functions live. Every method raises a CommandError that says what to do."""
 
-    def deploy(self, function: str, digest: str, *, settings: Mapping[str, str], on_event: Event) -> dict[str, Any]:
-        """Prove and route a bundle of the store. Returns function, revision, digest, url, unchanged, seconds."""
+    def deploy(
+        self,
+        function: str,
+        digest: str,
+        *,
+        settings: Mapping[str, str],
+        on_event: Event,
+        follow: Mapping[str, Any] | None = None,
+    ) -> dict[str, Any]:
+        """Prove and route a bundle of the store. Returns function, revision, digest, url, unchanged, seconds, follows.
+
+        `follow`: which alias the function follows from now on (None: none).
+        """
         ...
 
     def rollback(self, function: str, revision: int | None) -> dict[str, Any]:

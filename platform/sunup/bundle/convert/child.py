@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Final, NoReturn
 
 from sunup.bundle.convert.task import run
-from sunup.bundle.job import Inbox, Job, Message, Ready, Refusal, Stage, frame
+from sunup.bundle.job import Inbox, Job, Keep, Message, Ready, Refusal, Stage, frame
 from sunup.errors import CommandError, ConversionRefused
 from sunup.limits import PACKAGER_IDLE_SECONDS, PACKAGER_MEMORY_BYTES_MAX
 
@@ -50,6 +50,8 @@ class Child:
                 job = inbox.receive(PACKAGER_IDLE_SECONDS)
             except TimeoutError:
                 return
+            if isinstance(job, Keep):
+                continue
             if not isinstance(job, Job) or not self._do(job):
                 return
 

@@ -1,5 +1,6 @@
 """How the facts about an engine are laid out for a person: lines and tables, from top to bottom."""
 
+import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
@@ -39,7 +40,7 @@ def overview(facts: Mapping[str, Any], *, fold: bool = True, rows_max: int | Non
     streams = [one for one in functions if "stream" in one]
     if streams:
         parts += ["", table(STREAM_COLUMNS, [stream_row(one["name"], one["stream"]) for one in streams], fold=fold)]
-    notes = [*stream_notes(streams), *_reasons(functions)]
+    notes = [*stream_notes(streams), *_reasons(functions), *_follows(functions, time.time())]
     return [*parts, *notes]
 
 
@@ -107,3 +108,18 @@ def _accepted(one: Mapping[str, Any]) -> str:
 
 def _reasons(functions: Sequence[Mapping[str, Any]]) -> list[str]:
     return [f"{one['name']}: {one['reason']}" for one in functions if one.get("reason")]
+
+
+def _follows(functions: Sequence[Mapping[str, Any]], now: float) -> list[str]:
+    """A line for each function that follows an alias, and why it is not where the alias is, if so."""
+    lines = []
+    for one in functions:
+        if follows := one.get("follows"):
+            at = follows["looked_at"]
+            looked = "not looked at yet" if at is None else f"looked at {max(0.0, now - at):.0f} s ago"
+            lines.append(f"{one['name']} follows {follows['name']}, {looked}")
+            if follows["trouble"]:
+                lines.append(f"  {follows['trouble']}")
+            if refused := follows["refused"]:
+                lines.append(f"  version {refused['version']} was refused {when(refused['at'])}: {refused['reason']}")
+    return lines

@@ -20,6 +20,7 @@ from typing import Any, TextIO
 
 from sunup.access.rights import Rights
 from sunup.engine.access import Rules
+from sunup.engine.follow.following import Following
 from sunup.engine.local.operations import Operations
 from sunup.engine.local.supervisor import Supervisor
 from sunup.errors import CommandError, EngineError, SunupError, UsageError
@@ -130,7 +131,8 @@ def open_folders(project: Project, rights: Rights) -> None:
 async def run(project: Project, host: str, port: int, metrics_port: int, *, rules: Rules, ready_fd: int | None) -> None:
     """Serve until SIGTERM, SIGINT or `platform down`; or leave door and workers to the next supervisor: SIGHUP."""
     supervisor = Supervisor(project, (host, port), ("127.0.0.1", metrics_port), rules)
-    operations = Operations(supervisor)
+    following = Following(project, supervisor.state.follows, supervisor.release)
+    operations = Operations(supervisor, following)
     admin = Admin(operations)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -142,6 +144,7 @@ async def run(project: Project, host: str, port: int, metrics_port: int, *, rule
     operations.renewal.begin()
     path = project.run / "admin.sock"
     server = await admin.serve(path)
+    following.start()
     if ready_fd is not None:
         with os.fdopen(ready_fd, "w") as ready:
             ready.write(json.dumps(operations.address()))
@@ -149,6 +152,7 @@ async def run(project: Project, host: str, port: int, metrics_port: int, *, rule
     await admin.stopping.wait()
     path.unlink(missing_ok=True)
     server.close()
+    await following.stop()  # before anything else: it deploys
     if admin.leaving:
         await operations.settle()
     await operations.renewal.close()

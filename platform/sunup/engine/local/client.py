@@ -95,9 +95,17 @@ class LocalEngine:
                 raise EngineError(f"The engine (pid {facts['pid']}) is still stopping; its log says more.")
         return facts
 
-    def deploy(self, function: str, digest: str, *, settings: Mapping[str, str], on_event: Event) -> dict[str, Any]:
+    def deploy(
+        self,
+        function: str,
+        digest: str,
+        *,
+        settings: Mapping[str, str],
+        on_event: Event,
+        follow: Mapping[str, Any] | None = None,
+    ) -> dict[str, Any]:
         """Prove and route a bundle of the store."""
-        request = {"op": "deploy", "function": function, "digest": digest, "settings": dict(settings)}
+        request = {"op": "deploy", "function": function, "digest": digest, "settings": dict(settings), "follow": follow}
         return self._ask(request, on_event)
 
     def rollback(self, function: str, revision: int | None) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from sunup import __version__
 from sunup.bundle.manifest import Manifest
 from sunup.bundle.store import check, verify
 from sunup.engine.engine import Event
+from sunup.engine.follow.following import Following
 from sunup.engine.local.bulk.deploy import Bulk, Wanted
 from sunup.engine.local.live import Live
 from sunup.engine.local.state import Revision
@@ -26,24 +27,34 @@ BIRTHS_MAX = 3  # of a deploy whose nursery ends under it
 
 
 class Operations:
-    """The operations of one supervisor."""
+    """The operations of one supervisor. `following`: what follows an alias."""
 
-    def __init__(self, supervisor: Supervisor) -> None:
+    def __init__(self, supervisor: Supervisor, following: Following) -> None:
         self._engine = supervisor
+        self._following = following
         self._locks: dict[str, asyncio.Lock] = {}
         self._loop = asyncio.get_running_loop()
         self.renewal = Renewal(supervisor)
         self.collector = Collector(supervisor.project, supervisor.state.kept, self._in_use)
 
-    async def deploy(self, function: str, digest: str, settings: Mapping[str, str], emit: Event) -> dict[str, Any]:
+    async def deploy(
+        self,
+        function: str,
+        digest: str,
+        settings: Mapping[str, str],
+        emit: Event,
+        follow: Mapping[str, Any] | None = None,
+    ) -> dict[str, Any]:
         """Prove a bundle in a worker of its own, record it, route it, then drain the old revision's workers.
 
-        Raises BundleDamaged, ProofFailed or EngineError; then what served before still does.
+        `follow`: see Following.deployed. Raises BundleDamaged, ProofFailed or EngineError; then what served before
+        still does.
         """
         async with self._lock(function), self.collector.holding(digest):
+            self._following.check(function, follow)
             live = self._engine.live.get(function)
             if live is not None and live.revision.digest == digest and dict(live.revision.settings) == dict(settings):
-                return self._result(live, unchanged=True, seconds={})
+                return self._result(live, unchanged=True, seconds={}) | self._following.deployed(function, follow)
             began = self._loop.time()
             manifest = await self._verified(digest)
             if manifest.function != function:
@@ -58,7 +69,8 @@ class Operations:
             emit({"stage": "prove", "seconds": proven - verified})
             live = await self._route(revision, manifest)
             emit({"stage": "route", "seconds": self._loop.time() - proven})
-            return self._result(live, unchanged=False, seconds={"total": self._loop.time() - began})
+            seconds = {"total": self._loop.time() - began}
+            return self._result(live, unchanged=False, seconds=seconds) | self._following.deployed(function, follow)
 
     async def deploy_many(self, bundles: Sequence[Mapping[str, Any]], emit: Event) -> dict[str, Any]:
         """Deploy each {"function", "digest", "settings"}. Under "functions" what became of each, in their order: as
@@ -70,9 +82,11 @@ class Operations:
         bulk = Bulk(self._engine, one, lock=self._lock, hold=self.collector.holding, tell=self._facts)
         wanted = [Wanted(bundle["function"], bundle["digest"], bundle["settings"]) for bundle in bundles]
         try:
-            return {"functions": await bulk.deploy(wanted, emit)}
+            told = await bulk.deploy(wanted, emit)
         finally:
             self.collector.soon()
+        follow_nothing = [{} if "error" in one else self._following.deployed(one["function"], None) for one in told]
+        return {"functions": [one | follows for one, follows in zip(told, follow_nothing, strict=True)]}
 
     async def rollback(self, function: str, number: int | None) -> dict[str, Any]:
         """Route an earlier revision again. Raises EngineError when there is none.
@@ -93,12 +107,14 @@ class Operations:
             manifest = await asyncio.to_thread(check, folder)
             await self._prove(earlier[-1])
             live = await self._route(earlier[-1], manifest)
-            return self._result(live, unchanged=False, seconds={"total": self._loop.time() - began})
+            seconds = {"total": self._loop.time() - began}
+            return self._result(live, unchanged=False, seconds=seconds) | self._following.facts(function)
 
     async def remove(self, function: str) -> dict[str, Any]:
         """Stop serving a function and forget its revisions; bundles that no other one has are removed in a while."""
         self._known(function)
         async with self._lock(function):
+            self._following.forget(function)
             self._engine.state.forget(function)
             self._engine.forget(function)
             self.collector.soon()
@@ -109,13 +125,14 @@ class Operations:
         now = self._loop.time()
         engine = self._engine
         names = sorted(engine.live) if function is None else [self._known(function).revision.function]
-        peers = [("door", engine.door.peer), ("nursery", engine.nursery.peer)]
+        peers = [("door", engine.door.peer), ("nursery", engine.nursery.peer), ("follower", self._following.peer)]
         peers += [(w.birth.role, w.peer) for w in engine.workers.of(None)]
         pids = [("supervisor", os.getpid())] + [(role, peer.pid) for role, peer in peers if peer is not None]
         processes = [{"role": role, "pid": pid, "pss_bytes": pss_bytes(pid)} for role, pid in pids]
         functions = [
             engine.live[name].facts(engine.workers.of(name), engine.state.revisions(name), now, latency=latency)
             | engine.streams.facts(name)
+            | self._following.facts(name)
             for name in names
         ]
         for name, reason in engine.broken.items():

@@ -32,7 +32,8 @@ class Service:
     """One resident process that must always be there: `python -m MODULE RUN_FOLDER OWN_FD [INHERITED_FD ...]`.
 
     `peer` is there from its hello to its end. `on_up(peer, hello)` runs each time it has said hello; `inherited` gives
-    further descriptors it is to own, `rights` whose it is, `release` what the code it is started with is called.
+    further descriptors it is to own, `given` its environment (by default that of what answers strangers), `rights`
+    whose it is, `release` what the code it is started with is called.
     """
 
     def __init__(
@@ -44,6 +45,7 @@ class Service:
         rights: Rights,
         release: str,
         inherited: Callable[[], list[int]] = list,
+        given: Callable[[], dict[str, str]] | None = None,
         on_up: Callable[[Peer, Message], None],
         on_message: Callable[[Peer, Message], None],
         on_end: Callable[[], None] = lambda: None,
@@ -55,6 +57,7 @@ class Service:
         self._rights = rights
         self._own_release = release
         self._inherited = inherited
+        self._given = given or environment
         self._on_up = on_up
         self._on_message = on_message
         self._on_end = on_end
@@ -149,7 +152,7 @@ class Service:
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
-                env={**environment(), RELEASE: self._own_release},
+                env={**self._given(), RELEASE: self._own_release},
                 **self._rights.process(),
             )
         own.close()

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from sunup.engine.follow.record import Follows
 from sunup.errors import EngineError
 from sunup.limits import REVISIONS_KEPT
 
@@ -27,6 +28,13 @@ MIGRATIONS: Final = (
     """
     CREATE TABLE IF NOT EXISTS silences (function TEXT PRIMARY KEY, data BLOB NOT NULL) STRICT;
     CREATE INDEX revisions_by_digest ON revisions (digest);
+    """,
+    # See engine/follow/record.py.
+    """
+    CREATE TABLE follows (
+      function TEXT PRIMARY KEY, id TEXT NOT NULL, name TEXT NOT NULL, model TEXT NOT NULL, alias TEXT NOT NULL,
+      registry TEXT NOT NULL, version TEXT NOT NULL, reason TEXT NOT NULL, at REAL NOT NULL
+    ) STRICT;
     """,
 )
 VERSION: Final = len(MIGRATIONS)
@@ -95,6 +103,7 @@ class StateFile:
         _migrate(self._db, path)
         self.silences = Silences(self._db)
         self.kept = Kept(self._db)
+        self.follows = Follows(self._db)
 
     def close(self) -> None:
         """Close the file."""

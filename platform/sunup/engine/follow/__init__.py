@@ -1,0 +1,1 @@
+"""Functions that follow an alias: what is recorded of them, and the follower that looks. Read following.py."""
