@@ -12,21 +12,19 @@ import sys
 import threading
 import time
 import urllib.request
-from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final
 
 import pytest
 from tests.engine_fixture import Engine, until
+from tests.service.test_handover import alive
 from tests.service.test_switch import Load
 from tests.test_docs import blocks
 from tests.topics import EmbeddedTopics, Scored, sources
 
 from sunup import __version__
-from sunup.bundle.manifest import Limits, Scale
+from sunup.bundle.manifest import Scale
 from sunup.engine.local.state import VERSION
-from sunup.link import channel as link
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 FORMAT_1: Final = ROOT / "tests" / "data" / "state-format-1"
@@ -138,50 +136,6 @@ def test_a_supervisor_that_is_killed_while_it_takes_over_loses_nothing(
     assert not [path.name for path in engine.project.run.glob("*.next")]
 
 
-def test_cold_calls_wait_for_the_supervisor_that_follows(engine: Engine) -> None:
-    engine.serve("cold", 2.0, scale=Scale(idle_s=0.3), limits=Limits(timeout_s=20.0))
-    until(lambda: engine.at_zero("cold"), "a function at zero")
-    os.kill(engine.pids()["supervisor"], signal.SIGHUP)
-    until(lambda: engine.running() is None, "the supervisor to leave")
-    with ThreadPoolExecutor(4) as pool:
-        calls = [pool.submit(engine.call, "cold", float(n)) for n in range(4)]
-        engine.up()
-        assert [call.result().y for call in calls] == [0.0, 2.0, 4.0, 6.0]
-
-
-def test_a_door_that_was_to_be_replaced_serves_on_when_nobody_comes(engine: Engine) -> None:
-    engine.serve("times", 2.0)
-    idle = engine.open()
-    assert engine.call("times", 1.0, idle).y == 2.0
-    unasked = socket.create_connection(("127.0.0.1", engine.port))
-    os.kill(engine.pids()["supervisor"], signal.SIGKILL)
-    until(lambda: engine.running() is None, "the supervisor to be gone")
-    with link.connect(engine.project.run / "door.sock") as ours:
-        link.send(ours, {"op": "hello", "role": "supervisor"})
-        link.send(ours, {"op": "retire"})
-        said = []
-        while "retired" not in said:
-            message = link.receive(ours)
-            assert message is not None
-            said.append(message.head["op"])
-            for fd in message.fds:
-                os.close(fd)
-        assert engine.call("times", 2.0, idle).y == 4.0  # its worker has it
-        with socket.create_connection(("127.0.0.1", engine.port)) as late:
-            late.sendall(b"GET /v2 HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n")
-            late.settimeout(0.3)
-            with pytest.raises(TimeoutError):
-                late.recv(1)  # nobody accepts it
-            ours.close()
-            late.settimeout(10)
-            assert late.recv(4096).startswith(b"HTTP/1.1 200 ")
-    unasked.sendall(b"GET /v2 HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n")
-    unasked.settimeout(10)
-    assert unasked.recv(4096).startswith(b"HTTP/1.1 200 ")
-    unasked.close()
-    idle.close()
-
-
 def test_a_backup_is_restored(engine: Engine, tmp_path: Path) -> None:
     backup, restore = blocks(ROOT / "platform" / "docs" / "upgrade.md", "sh")[-2:]
     engine.serve("times", 2.0)
@@ -269,8 +223,3 @@ def counted(engine: Engine, function: str) -> int:
         lines = response.read().decode().splitlines()
     mine = [line for line in lines if line.startswith(f'sunup_requests_total{{code="200",function="{function}"')]
     return sum(int(float(line.split()[-1])) for line in mine)
-
-
-def alive(pids: Iterable[int]) -> list[int]:
-    """Those of the processes that have not ended."""
-    return [pid for pid in pids if Path(f"/proc/{pid}/exe").exists()]

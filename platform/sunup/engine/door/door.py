@@ -59,13 +59,15 @@ class Door:
                 channel.send({"op": "wake", "function": target.name, "waiting": len(target.queue)})
 
     def _left(self, channel: Channel) -> None:
-        """A supervisor ended. A door it had begun to replace serves on; one that it told nothing yet was to be the
-        other one, and ends."""
+        """A supervisor ended. A door it had begun to replace serves on, unless the other one is in its place; one that
+        it told nothing yet was to be the other one, and ends."""
         if channel is not self._supervisor:
             return
         if not self._open:
             self.stopped.set()
-        elif self._handover is not None and not self._handover.begun:
+        elif self._handover is None or self._handover.begun or self._handover.overtaken(self.stopped.set):
+            return
+        else:
             kept, self._handover = self._handover.take_back(), None
             self._board.muted = False
             self._clients.open()
@@ -103,7 +105,7 @@ class Door:
 
     def _retire(self) -> None:
         """Another door takes over: accept nothing, pass nothing to workers, and keep for it what is here."""
-        self._handover = Handover(self._loop, self._clients, self._targets)
+        self._handover = Handover(self._loop, self._clients, self._targets, self._run / "door.sock")
         for target in self._targets.values():
             self._note_queue(target)
         self._board.flush()

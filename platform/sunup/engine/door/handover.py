@@ -3,11 +3,13 @@
 import asyncio
 import socket
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
 from sunup.engine.door.clients import Clients
 from sunup.engine.door.held import Held
 from sunup.engine.door.target import Target
 from sunup.limits import DRAIN_SECONDS_MAX
+from sunup.link import channel as link
 from sunup.link.channel import Channel
 
 LOOK_SECONDS = 0.02  # between looks at what still has to leave
@@ -15,9 +17,17 @@ LOOK_SECONDS = 0.02  # between looks at what still has to leave
 
 class Handover:
     """Takes every connection that is the door's own, and keeps it until the other door is known; then passes it there
-    with the bytes that were read."""
+    with the bytes that were read. `place`: where this door listens for supervisors, and the other one will."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, clients: Clients, targets: Mapping[str | None, Target]) -> None:
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        clients: Clients,
+        targets: Mapping[str | None, Target],
+        place: Path,
+    ) -> None:
+        self._place = place
+        self._inode = place.stat().st_ino
         self._loop = loop
         self._clients = clients
         self._targets = targets
@@ -64,6 +74,16 @@ class Handover:
         for held in self.take_back():
             self.give(held)
         self._look(self._to, ended)
+
+    def overtaken(self, ended: Callable[[], None]) -> bool:
+        """The supervisor died. Whether the other door has the place already: then it gets everything, as in `begin`."""
+        try:
+            if self._place.stat().st_ino == self._inode:
+                return False
+            self.begin(link.connect(self._place), ended)
+        except OSError:
+            ended()  # it is gone, or not for this user to reach: what is held here is lost as with a door that died
+        return True
 
     def take_back(self) -> list[Held]:
         """What is kept, for the door to serve on."""
