@@ -60,14 +60,16 @@ class Attached:
     def _listen(self) -> None:
         self._own.setblocking(False)
         self._loop.add_reader(self._own.fileno(), self._acceptable)
+        self._acceptable()  # supervisor and door have been waiting since before the birth: no turn of the loop for each
 
     def _acceptable(self) -> None:
-        try:
-            sock, _ = self._own.accept()
-        except BlockingIOError:
-            return
-        # Two doors may have connected while this process loaded: the hello of the one that came first is heard first.
-        Channel(self._loop, sock, self._heard, self._closed).pump()
+        while True:
+            try:
+                sock, _ = self._own.accept()
+            except BlockingIOError:
+                return
+            # Two doors may have connected while this process loaded: the one that came first is heard first.
+            Channel(self._loop, sock, self._heard, self._closed).pump()
 
     def _closed(self, channel: Channel) -> None:
         if channel is self._supervisor:
