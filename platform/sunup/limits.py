@@ -39,6 +39,8 @@ FEATURE_DEADLINE_MS_DEFAULT: Final = 20.0  # ms; [features] deadline_ms
 
 # --- Local engine ---------------------------------------------------------------------------------------------------
 FDS_PER_MESSAGE_MAX: Final = 253  # descriptors; SCM_MAX_FD of the Linux kernel
+DOOR_BYTES_MAX: Final = 64 * 1024 * 1024  # bytes of requests the door holds, all functions together; beyond it 503
+DOOR_SPARE_DESCRIPTORS: Final = 512  # descriptors the door keeps for workers' births when clients have taken the rest
 CONNECTIONS_MAX: Final = 16_384  # connections one worker may hold; size of its state array (one byte each)
 SPARE_DESCRIPTORS: Final = 1024  # descriptors a worker may have open beside connections: stores, brokers, logs
 MESSAGE_BYTES_MAX: Final = 160 * 1024  # bytes in one link message; below the default SO_SNDBUF of 208 KiB
@@ -52,6 +54,7 @@ DRAIN_SECONDS_MAX: Final = 10.0  # s a worker may take to finish what it has whe
 ADOPT_SECONDS_MAX: Final = 2.0  # s a living process may take to answer a new supervisor before it is replaced
 SUPERVISOR_SECONDS_MAX: Final = 10.0  # s the door holds calls for a supervisor the last one said would follow it
 RETIRE_SECONDS_MAX: Final = 2.0  # s a door that is being replaced may take to stop, or a nursery to end
+BIRTHS_AT_ONCE: Final = 8  # workers of one function being born; more would hold up other functions' first ones
 RESTART_BACKOFF_SECONDS_MAX: Final = 5.0  # s between restarts of a process that keeps dying at start
 ADMIN_LINE_BYTES_MAX: Final = 4 * 1024 * 1024  # bytes in one line of the admin socket
 LOG_BYTES_MAX: Final = 16 * 1024 * 1024  # bytes of one log file before it is rotated to .1

@@ -46,9 +46,11 @@ class Echo:
         self.gate = asyncio.Event()
         self.open = 0
         self.order: list[bytes] = []
+        self.since: list[float] = []
 
     def handle(self, request: Request) -> Response | Awaitable[Response]:
         self.order.append(request.target)
+        self.since.append(request.since)
         path, _, size = request.target.partition(b"?")
         if path.endswith(b"/slow"):
             return self._slow(request)
@@ -131,14 +133,14 @@ def running(kind: str) -> Iterator[Loop]:
 class Passed:
     """A client connection served as the door passes it: the test keeps a duplicate of the server's descriptor."""
 
-    def __init__(self, loop: Loop, handler: Echo, initial: bytes = b"", slot: int = 7) -> None:
+    def __init__(self, loop: Loop, handler: Echo, initial: bytes = b"", slot: int = 7, hold: float = 0.0) -> None:
         with socket.create_server(("127.0.0.1", 0)) as listener:
             self.client = socket.create_connection(listener.getsockname(), timeout=5)
             accepted, _ = listener.accept()
         self.duplicate = socket.socket(fileno=os.dup(accepted.fileno()))
         accepted.setblocking(False)
         self.told = Told()
-        self.connection = loop.call(lambda: Connection(handler, self.told, slot, initial))
+        self.connection = loop.call(lambda: Connection(handler, self.told, slot, initial, hold))
         self._loop = loop
         loop.wait(loop.loop.connect_accepted_socket(lambda: self.connection, accepted))
 

@@ -1,9 +1,10 @@
 """A connection as the door passes it: handed back at message boundaries, ended although a duplicate is open."""
 
 import socket
+import time
 
 import pytest
-from tests.unit.serving import GET, SLOW, Echo, Loop, Passed
+from tests.unit.serving import GET, SLOW, Echo, Loop, Passed, post
 
 from sunup.limits import PASSED_BYTES_MAX
 from sunup.link.states import State
@@ -190,3 +191,29 @@ def test_the_state_is_writing_until_the_client_has_it_all(loop: Loop, echo: Echo
     passed.answer()
     loop.call(lambda: None)
     assert passed.told.states[-1:] == [State.IDLE]
+
+
+def test_what_a_request_waited_at_the_door_is_part_of_its_age(loop: Loop) -> None:
+    """Even when its body comes later; not what its client takes to send that, nor the next request's."""
+    handler = Echo()
+    head, body = post(b"0123456789")[:-4], b"6789"
+    with Passed(loop, handler, head, hold=5.0) as passed:
+        time.sleep(0.05)
+        before = loop.call(loop.loop.time)
+        assert passed.ask(body)[0] == 200
+        assert passed.ask(GET)[0] == 200
+        after = loop.call(loop.loop.time)
+    first, second = handler.since
+    assert before - 5.001 <= first <= after - 5.0
+    assert before - 0.001 <= second <= after
+
+
+def test_only_what_was_silent_for_so_long_is_handed_back(loop: Loop, passed: Passed) -> None:
+    assert passed.ask(GET)[0] == 200
+    assert not loop.call(lambda: passed.connection.drain(silent=(1.0, 75.0)))
+    time.sleep(0.05)
+    assert not loop.call(lambda: passed.connection.drain(silent=(0.0, 0.01)))
+    assert passed.told.back.empty()
+    assert loop.call(lambda: passed.connection.drain(silent=(0.01, 75.0)))
+    assert passed.told.back.get(timeout=5) == (7, b"")
+    lives(passed)

@@ -163,6 +163,8 @@ class Worker:
                 self._take(head, message)
             case "drain":
                 self._drain()
+            case "yield":
+                self._yield(head["count"], tuple(head["silent"]))
             case "hello" if head["role"] == "door":
                 self._meet_door(channel)
             case "guard":
@@ -219,6 +221,13 @@ class Worker:
             if isinstance(self._handler, FunctionHandler):
                 self._handler.cold = cold
             self.attached.tell({"op": "woke", "cold": cold})
+
+    def _yield(self, count: int, silent: tuple[float, float]) -> None:
+        """The door wants so many connections back: for another worker, or to close those that do nothing."""
+        for connection, _ in list(self._held.values()):
+            if count <= 0:
+                return
+            count -= connection.drain(silent=silent)
 
     def _drain(self) -> None:
         self._draining = True

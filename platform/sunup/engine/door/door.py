@@ -11,12 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from sunup.access.guard import Guard
+from sunup.engine.door.balance import Balance
 from sunup.engine.door.clients import Clients
 from sunup.engine.door.handover import Handover
 from sunup.engine.door.held import Held
+from sunup.engine.door.room import Room
 from sunup.engine.door.target import Target, WorkerLink
 from sunup.errors import CallError, DeadlineExceeded, Overloaded, Unavailable
-from sunup.limits import SUPERVISOR_SECONDS_MAX
+from sunup.limits import DOOR_BYTES_MAX, SUPERVISOR_SECONDS_MAX
 from sunup.link import channel as link
 from sunup.link.board import Board
 from sunup.link.channel import Channel, Message
@@ -31,14 +33,16 @@ class Door:
         self._loop = loop
         self._listener = listener
         self._run = run
-        self._targets: dict[str | None, Target] = {None: Target(None)}
+        self._room = Room(DOOR_BYTES_MAX)
+        self._targets: dict[str | None, Target] = {None: Target(None, self._room)}
         self._supervisor: Channel | None = None
         self._expected = 0.0  # until when calls wait for the next supervisor: the last one said that it comes
         self._open = False  # it was told whom to serve
         self._handover: Handover | None = None  # another door takes over
         self._guard: Guard | None = None
         self._board = Board(run / "counters" / "door.seg", loop.call_later)
-        self._clients = Clients(loop, listener, self._dispatch)
+        self._balance = Balance(loop, self._targets)
+        self._clients = Clients(loop, listener, room=self._room, on_routed=self._dispatch, on_full=self._balance.shed)
         self.stopped = asyncio.Event()
 
     def __repr__(self) -> str:
@@ -125,6 +129,7 @@ class Door:
         if self._supervisor is not None and (head["revision"] != target.revision or not target.exists):
             routed = {"function": target.name, "revision": head["revision"], "waiting": len(target.queue)}
             self._supervisor.send({"op": "routed", **routed})
+            target.births.clear()  # another model takes another time to load
         target.revision = head["revision"]
         target.queue_max = head["queue_max"]
         target.timeout = head["timeout_s"]
@@ -188,14 +193,15 @@ class Door:
             except CallError as error:
                 self._refuse(held, error)
                 return
-        waiting = len(target.queue) + 1
-        if waiting > target.queue_max:
-            full = f"{target.queue_max} calls wait for {target.name} already. Try again shortly."
-            self._refuse(held, Overloaded(full))
-        elif not self._wake(target, waiting):
+        if (full := target.full(held)) is not None:
+            self._refuse(held, full)
+        elif target.late(held.since, self._loop.time()):
+            self._wake_for_the_next(target)
+            self._refuse(held, Overloaded(f"A worker of {target.name} will be ready too late for this call."))
+        elif not self._wake(target, len(target.queue) + 1):
             self._refuse(held, Unavailable("The engine is being restarted. Try again shortly."))
         else:
-            target.queue.append(held)
+            target.hold(held)
             self._note_queue(target)
             if target.timer is None:
                 target.timer = self._loop.call_at(held.since + target.timeout, self._expire, target)
@@ -205,33 +211,34 @@ class Door:
         if self._supervisor is None or self._supervisor.closed:
             return self._loop.time() < self._expected
         if waiting & (waiting - 1) == 0:
+            target.woken = self._loop.time() if target.woken is None else target.woken
             return self._supervisor.send({"op": "wake", "function": target.name, "waiting": waiting})
         return True
 
+    def _wake_for_the_next(self, target: Target) -> None:
+        """A call comes too early to wait for a worker, which those behind it will find; not asked for each of them."""
+        if target.asks_again(self._loop.time()):
+            self._wake(target, 1)
+            self._note_queue(target)
+
     def _flush(self, target: Target) -> None:
         """Pass on what waits, oldest first."""
-        if not target.queue:
-            return
-        while target.queue:
-            worker = target.choose()
-            if worker is None or not worker.take(target.queue[0]):
-                break
-            target.queue.popleft()
-        self._note_queue(target)
+        if target.flush():
+            self._note_queue(target)
 
     def _expire(self, target: Target) -> None:
         """Refuse those that waited their function's whole time limit for a worker."""
         target.timer = None
         now = self._loop.time()
         while target.queue and target.queue[0].since + target.timeout <= now:
-            self._refuse(target.queue.popleft(), DeadlineExceeded(f"No worker was ready within {target.timeout:g} s."))
+            self._refuse(target.next(), DeadlineExceeded(f"No worker was ready within {target.timeout:g} s."))
         self._note_queue(target)
         if target.queue:
             target.timer = self._loop.call_at(target.queue[0].since + target.timeout, self._expire, target)
 
     def _refuse_queue(self, target: Target, error: CallError) -> None:
         while target.queue:
-            self._refuse(target.queue.popleft(), error)
+            self._refuse(target.next(), error)
         self._note_queue(target)
 
     def _refuse(self, held: Held, error: CallError) -> None:
@@ -251,14 +258,17 @@ class Door:
     # --- workers ------------------------------------------------------------------------------------------------------
 
     def _target(self, function: str | None) -> Target:
-        return self._targets.setdefault(function, Target(function))
+        return self._targets.setdefault(function, Target(function, self._room))
 
     def _heard(self, target: Target, worker: WorkerLink, message: Message) -> None:
         head = message.head
         match head["op"]:
             case "ready":
-                worker.ready = True
+                worker.begin()
+                if worker.revision == target.revision:
+                    target.was_born(self._loop.time())
                 self._flush(target)
+                self._balance.joined(target)
             case "release":
                 held = worker.release(head["slot"])
                 if held is not None:
@@ -269,15 +279,9 @@ class Door:
                 if held is not None:
                     self._clients.take_back(held, message.data)
             case "parted":
-                for held in worker.held.values():
-                    held.sock.close()  # the next door has a duplicate of each
-                worker.held.clear()
-                assert worker.channel is not None
-                worker.channel.close()
+                worker.part()
             case "mine":
-                # It outlived the last door, and hands over duplicates of the connections it holds.
-                for slot, fd in zip(head["slots"], message.fds, strict=True):
-                    worker.held[slot] = Held(socket.socket(fileno=fd), self._loop.time())
+                worker.adopt(head["slots"], message.fds, self._loop.time())
 
     def _lost(self, target: Target, worker: WorkerLink) -> None:
         """A worker ended. Whatever it still held is answered by what its state bytes say it was doing."""

@@ -35,8 +35,8 @@ class Handover:
         self._to: Channel | None = None
         clients.retire(self.give)
         for target in targets.values():
-            self._kept += target.queue
-            target.queue.clear()
+            while target.queue:
+                self._kept.append(target.next())
 
     def __repr__(self) -> str:
         return f"Handover(kept={len(self._kept)}, to={self._to})"

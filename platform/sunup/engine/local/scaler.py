@@ -8,7 +8,7 @@ from typing import Protocol
 from sunup.engine.local.live import Live
 from sunup.engine.local.state import Revision
 from sunup.engine.local.workers import Life, Role, Worker, Workers
-from sunup.limits import WARM_CHECK_SECONDS
+from sunup.limits import BIRTHS_AT_ONCE, WARM_CHECK_SECONDS
 
 TICK_SECONDS = 0.25
 
@@ -85,7 +85,10 @@ class Scaler:
         want = live.needs.workers(sample, now, time.time())
         live.look(now, len(self._workers.of(name)), calm=want == len(workers) and not any(sample))
         if len(workers) < want and now >= live.not_before:
-            for _ in range(want - len(workers)):
+            # The others are born as these become ready, or at the next tick: births of one function, which all load the
+            # machine, must not hold up the first worker of another.
+            starting = sum(worker.life is Life.STARTING for worker in workers)
+            for _ in range(min(want - len(workers), BIRTHS_AT_ONCE - starting)):
                 self._acts.bear(live.revision)
             self._acts.announce(live)
         elif len(workers) > want:

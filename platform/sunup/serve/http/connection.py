@@ -8,7 +8,7 @@ a synchronous handler answers within the read that brought the request: no task,
 import asyncio
 import socket
 from collections.abc import Awaitable, Coroutine
-from enum import Enum
+from math import inf
 from typing import Final
 
 from sunup import limits
@@ -18,6 +18,7 @@ from sunup.serve.http.deadline import Deadline
 from sunup.serve.http.intake import Incoming, Intake
 from sunup.serve.http.links import Links, shut
 from sunup.serve.http.message import Handler, Response, render
+from sunup.serve.http.phase import Phase
 
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 
@@ -26,18 +27,6 @@ _IDLE: Final = State.IDLE
 _READING: Final = State.READING
 _EXECUTING: Final = State.EXECUTING
 _WRITING: Final = State.WRITING
-
-
-class Phase(Enum):
-    """What a connection waits for."""
-
-    WORK = "work"  # nothing: it is being worked on
-    IDLE = "idle"  # a request
-    HEAD = "head"  # the rest of a head
-    BODY = "body"  # the rest of a body
-    ANSWER = "answer"  # the handler, or the client to take what was written
-    LINGER = "linger"  # the client to notice that no more comes
-    OVER = "over"  # nothing any more
 
 
 class Connection(asyncio.BufferedProtocol):
@@ -114,11 +103,16 @@ class Connection(asyncio.BufferedProtocol):
             self._forget()
             self._links.release(self._slot)
 
-    def drain(self) -> None:
-        """Finish what is in hand, then hand the connection back; at once when it is between requests."""
+    def drain(self, *, silent: tuple[float, float] = (0.0, inf)) -> bool:
+        """Finish what is in hand, then hand the connection back; at once when it is between requests. Whether it goes:
+        one that has been silent for fewer or more seconds than `silent` says stays."""
+        quiet = limits.IDLE_SECONDS_MAX - self._deadline.left if self._phase is Phase.IDLE else 0.0
+        if self._phase is Phase.LINGER or not silent[0] <= quiet <= silent[1]:
+            return False
         self._draining = True
         if self._phase in (Phase.IDLE, Phase.HEAD, Phase.BODY):
             self._settle()
+        return True
 
     # --- Requests in, answers out -------------------------------------------------------------------------------------
 

@@ -24,6 +24,11 @@ class Deadline:
     def __repr__(self) -> str:
         return f"Deadline(in={self._at - self._loop.time():.3f})"
 
+    @property
+    def left(self) -> float:
+        """Seconds until it passes; infinity when there is none."""
+        return self._at - self._loop.time()
+
     def set(self, seconds: float) -> None:
         """`seconds` from now, instead of what was set before."""
         self._at = at = self._loop.time() + seconds
