@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy
+from tests.bench.open_loop import Sent
 from tests.engine_fixture import Engine
 from tests.ports import free_port
 
@@ -164,15 +165,21 @@ class Wrk:
             "function request()\n  turn = turn % #ready + 1\n  return ready[turn]\nend\n"
         )
 
-    def run(self, url: str, *, seconds: int, connections: int = 32) -> Load:
-        """One run, in whole seconds. Raises RuntimeError when any answer is not a 200 or a connection fails."""
+    def run(self, url: str, *, seconds: int, connections: int = 32, refusals: bool = False) -> Load:
+        """One run, in whole seconds. Raises RuntimeError when any answer is not a 200 or a connection fails; with
+        `refusals`, `rps` counts the right answers only, and the others are no failure."""
         command = ["taskset", "-c", str(LOAD_CORE), "wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--latency"]
         out = subprocess.run(
             [*command, "-s", self._script, url], check=True, capture_output=True, text=True, timeout=seconds + 60
         ).stdout
-        if "Non-2xx" in out or "Socket errors" in out:
+        if ("Non-2xx" in out and not refusals) or "Socket errors" in out:
             raise RuntimeError(f"wrk saw failures:\n{out}")
-        return Load(float(_find(r"Requests/sec:\s+([\d.]+)", out)), _latency("50%", out), _latency("99%", out))
+        refused = (
+            int(_find(r"responses: (\d+)", out)) / int(_find(r"(\d+) requests in", out)) if "Non-2xx" in out else 0.0
+        )
+        return Load(
+            (1 - refused) * float(_find(r"Requests/sec:\s+([\d.]+)", out)), _latency("50%", out), _latency("99%", out)
+        )
 
 
 def interleave(subjects: Mapping[str, str], wrk: Wrk, *, rounds: int, seconds: int) -> dict[str, list[Load]]:
@@ -249,6 +256,18 @@ def run_floor(name: str, model: Path, rows: Any, count: int) -> list[float]:
         out = subprocess.run(command, check=True, capture_output=True, text=True, cwd=ROOT, timeout=120).stdout
     seconds: list[float] = json.loads(out)["seconds"]
     return seconds
+
+
+def open_loop(url: str, bodies: Sequence[bytes], *, rate: float, seconds: float, connections: int = 128) -> Sent:
+    """Calls at fixed times, from the load core; see open_loop.py."""
+    with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
+        json.dump([body.decode() for body in bodies], file)
+        file.flush()
+        given = [url, file.name, f"--rate={rate}", f"--seconds={seconds}", f"--connections={connections}"]
+        command = ["taskset", "-c", str(LOAD_CORE), sys.executable, "-m", "tests.bench.open_loop", *given]
+        out = subprocess.run(command, check=True, capture_output=True, text=True, cwd=ROOT, timeout=seconds + 60).stdout
+    due, seconds, answers, *rest = json.loads(out)
+    return Sent(due, seconds, [(status, took) for status, took in answers], *rest)
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """The models the benches share: LightGBM, 200 trees of 31 leaves, 30 features, as ONNX; a small network for images."""
 
+import json
 from typing import Any
 
 import msgspec
@@ -18,12 +19,20 @@ from sunup.types import Decision, Field, ImageSpec, ResponseField, Tensor
 
 FEATURES = 30
 TREES = 200
+BODIES = 64
+WIDTH = 4096
+DEEP = 2000  # layers of `deep_model`: 2 to 3 ms a row
 
 
 def rows(count: int, seed: int = 7) -> NDArray[np.float64]:
     """Rows of the bench's request: FEATURES floats each, rounded so that JSON carries them exactly as float32."""
     values = np.random.default_rng(seed).normal(size=(count, FEATURES))
     return np.round(values, 3).astype(np.float32).astype(np.float64)
+
+
+def record_bodies() -> list[bytes]:
+    """Native calls of one row each, different ones, so that no cache of one answer helps anybody."""
+    return [json.dumps({f"f{i}": value for i, value in enumerate(row)}).encode() for row in rows(BODIES).tolist()]
 
 
 def tree_model() -> bytes:
@@ -40,6 +49,31 @@ def tree_model() -> bytes:
     for output in onnx.graph.output:
         output.name = "probability" if output.name == "probabilities" else output.name
     return bytes(onnx.SerializeToString())
+
+
+def deep_model(layers: int) -> bytes:
+    """A network of the benches' rows that is all functions of single numbers: it computes out of the cache, so that two
+    of them wait for no common memory, and rows together cost what they cost apart. Input, output as `tree_model`'s."""
+    chance = np.random.default_rng(3)
+    first, last = (
+        numpy_helper.from_array((chance.normal(size=shape) / np.sqrt(shape[0])).astype(np.float32), name)
+        for name, shape in (("first", (FEATURES, WIDTH)), ("last", (WIDTH, 1)))
+    )
+    nodes = [
+        helper.make_node("MatMul", ["input", "first"], ["h0"]),
+        *(helper.make_node("Tanh", [f"h{layer}"], [f"h{layer + 1}"]) for layer in range(layers)),
+        helper.make_node("Add", ["h0", f"h{layers}"], ["both"]),
+        helper.make_node("MatMul", ["both", "last"], ["sum"]),
+        helper.make_node("Sigmoid", ["sum"], ["p"]),
+        helper.make_node("Neg", ["sum"], ["minus"]),
+        helper.make_node("Sigmoid", ["minus"], ["q"]),
+        helper.make_node("Concat", ["q", "p"], ["probability"], axis=1),
+    ]
+    rows_in = helper.make_tensor_value_info("input", TensorProto.FLOAT, ["n", FEATURES])
+    out = helper.make_tensor_value_info("probability", TensorProto.FLOAT, ["n", 2])
+    graph = helper.make_graph(nodes, "deep", [rows_in], [out], [first, last])
+    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    return bytes(made.SerializeToString())
 
 
 def image_model(size: int) -> bytes:

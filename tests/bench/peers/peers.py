@@ -34,13 +34,15 @@ Row = Sequence[float]
 class Peer(NamedTuple):
     """A server. `command(bin, folder, model, port)`: what starts it; `folder` is empty and its own.
 
-    `target`: the path of the call; `body(row)` what is sent, `score(answer)` what came.
+    `target`: the path of the call; `body(row)` what is sent, `score(answer)` what came. `pins`: whose packages it has,
+    if not those of its own name.
     """
 
     command: Callable[[Path, Path, Path, int], list[str]]
     target: str
     body: Callable[[Row], Any]
     score: Callable[[Any], float]
+    pins: str = ""
 
 
 def _record(row: Row) -> Any:
@@ -51,14 +53,15 @@ def _app(name: str) -> Callable[[Path, Path, Path, int], list[str]]:
     return lambda bin, _folder, model, port: [str(bin / "python"), str(HERE / f"{name}_app.py"), str(model), str(port)]
 
 
-def _bentoml(bin: Path, _folder: Path, _model: Path, port: int) -> list[str]:
-    return [str(bin / "bentoml"), "serve", "bentoml_app:Score", "--host", "127.0.0.1", "--port", str(port)]
+def _bentoml(app: str) -> Callable[[Path, Path, Path, int], list[str]]:
+    serve = ["serve", f"{app}:Score", "--host", "127.0.0.1", "--port"]
+    return lambda bin, _folder, _model, port: [str(bin / "bentoml"), *serve, str(port)]
 
 
-def _mlserver(bin: Path, folder: Path, model: Path, port: int) -> list[str]:
+def _mlserver(bin: Path, folder: Path, model: Path, port: int, **more: Any) -> list[str]:
     server = {"host": "127.0.0.1", "http_port": port, "grpc_port": free_port(), "metrics_port": free_port()}
     (folder / "settings.json").write_text(json.dumps({**server, "parallel_workers": 0, "debug": False}))
-    own = {"name": "score", "implementation": "mlserver_app.Score", "parameters": {"uri": str(model)}}
+    own = {"name": "score", "implementation": "mlserver_app.Score", "parameters": {"uri": str(model)}, **more}
     (folder / "model-settings.json").write_text(json.dumps(own))
     return [str(bin / "mlserver"), "start", str(folder)]
 
@@ -89,7 +92,7 @@ PEERS: Mapping[str, Peer] = {
     "mlflow": Peer(
         _mlflow, "/invocations", lambda row: {"inputs": [[*row]]}, lambda said: said["predictions"]["probability"][0][1]
     ),
-    "bentoml": Peer(_bentoml, "/predict", lambda row: {"row": [*row]}, lambda said: said["score"]),
+    "bentoml": Peer(_bentoml("bentoml_app"), "/predict", lambda row: {"row": [*row]}, lambda said: said["score"]),
     "kserve": Peer(
         _app("kserve"),
         "/v1/models/score:predict",
@@ -100,17 +103,31 @@ PEERS: Mapping[str, Peer] = {
 }
 
 
+def _mlserver_batching(bin: Path, folder: Path, model: Path, port: int) -> list[str]:
+    return _mlserver(bin, folder, model, port, max_batch_size=64, max_batch_time=0.002)
+
+
+BATCHING: Mapping[str, Peer] = {  # the two that batch adaptively, told to
+    "mlserver": PEERS["mlserver"]._replace(command=_mlserver_batching),
+    "bentoml": Peer(
+        _bentoml("bentoml_batch_app"), "/predict", lambda row: {"rows": [[*row]]}, lambda said: said[0], "bentoml"
+    ),
+}
+
+
 def bodies(peer: Peer, rows: Sequence[Row]) -> list[bytes]:
     """The calls of these rows, as the peer takes them."""
     return [json.dumps(peer.body(row)).encode() for row in rows]
 
 
 @contextmanager
-def running(name: str, model: Path, folder: Path, first: bytes) -> Iterator[tuple[str, float]]:
+def running(
+    name: str, model: Path, folder: Path, first: bytes, among: Mapping[str, Peer] = PEERS
+) -> Iterator[tuple[str, float]]:
     """A peer, pinned to the server core: the URL of its call, and seconds from its start to the answer to `first`."""
-    peer, port = PEERS[name], free_port()
+    peer, port = among[name], free_port()
     folder.mkdir()
-    bin = environment(name)
+    bin = environment(peer.pins or name)
     command = peer.command(bin, folder, model, port)
     url = f"http://127.0.0.1:{port}{peer.target}"
     path = f"{bin}{os.pathsep}{os.environ['PATH']}"
