@@ -11,6 +11,7 @@ IDLE_SECONDS_MAX: Final = 75.0  # s a kept-alive connection may be silent before
 RECORDS_MAX: Final = 10_000  # records in one call; a bigger job belongs in a batch system
 WRITE_SECONDS_MAX: Final = 30.0  # s a client may take none of an answer's bytes before it is given up
 LINGER_SECONDS_MAX: Final = 1.0  # s a refused client has to read the refusal before the connection is closed on it
+UNFINISHED_BYTES_MAX: Final = 128 * 1024 * 1024  # bytes of requests partly read, in one worker; beyond it 503
 PIPELINED_MAX: Final = 16  # requests of one connection waiting behind the one in progress before reading pauses
 GZIP_REPLY_BYTES_MIN: Final = 16 * 1024  # bytes; smaller replies are not compressed: they fit in a few packets
 

@@ -17,7 +17,7 @@ from sunup.limits import PASSED_BYTES_MAX
 from sunup.link.route import Route
 from sunup.link.states import State
 from sunup.serve.http.connection import Connection
-from sunup.serve.http.message import TEXT, Request, Response, error_body, error_response
+from sunup.serve.http.message import TEXT, Request, Response, Unfinished, error_body, error_response
 
 T = TypeVar("T")
 
@@ -42,6 +42,7 @@ class Echo:
     def __init__(self, *, body_bytes_max: int = 1000) -> None:
         self.body_bytes_max = body_bytes_max
         self.room = memoryview(bytearray(PASSED_BYTES_MAX))
+        self.unfinished = Unfinished(2000)
         self.guard: Guard | None = None
         self.gate = asyncio.Event()
         self.open = 0

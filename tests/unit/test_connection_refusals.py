@@ -158,3 +158,24 @@ def test_traffic_moves_the_deadline(monkeypatch: pytest.MonkeyPatch, loop: Loop,
 async def _after(seconds: float, echo: Echo) -> None:
     await asyncio.sleep(seconds)
     echo.gate.set()
+
+
+def test_unfinished_requests_of_all_connections_together_are_bounded(loop: Loop) -> None:
+    """Two thousand bytes here: three bodies of which 900 each are there are too many, and one that goes makes room."""
+    handler = Echo()
+    part = post(b"x" * 1000)[:-100]
+    with Passed(loop, handler, slot=1) as first, Passed(loop, handler, slot=2) as second:
+        for passed in (first, second):
+            passed.client.sendall(part)
+        while handler.unfinished.used < 1800:
+            loop.call(lambda: None)
+        with Passed(loop, handler, slot=3) as third:
+            third.client.sendall(part)
+            assert third.answer()[0] == 503
+            assert third.client.recv(10) == b""
+        assert first.ask(b"x" * 100)[0] == 200
+        with Passed(loop, handler, slot=4) as fourth:
+            fourth.client.sendall(part)
+            assert fourth.ask(b"x" * 100)[0] == 200
+    while handler.unfinished.used:  # the second was never finished, and its client went away
+        loop.call(lambda: None)

@@ -13,10 +13,10 @@ from sunup.access.guard import Guard, given_in
 from sunup.bundle.manifest import Manifest
 from sunup.bundle.store import read_manifest
 from sunup.errors import SunupError, Unavailable
-from sunup.limits import BODY_BYTES_DEFAULT, PASSED_BYTES_MAX
+from sunup.limits import BODY_BYTES_DEFAULT, PASSED_BYTES_MAX, UNFINISHED_BYTES_MAX
 from sunup.link.route import Route
 from sunup.serve.app import build, call_app
-from sunup.serve.http.message import Request, Response, error_body, error_response, public
+from sunup.serve.http.message import Request, Response, Unfinished, error_body, error_response, public
 from sunup.serve.pages.table import Entry, Part
 
 _LOG: Final = logging.getLogger(__name__)
@@ -32,6 +32,7 @@ class FrontHandler:
     def __init__(self, bundles: Path, counters: Path) -> None:
         self.body_bytes_max = BODY_BYTES_DEFAULT
         self.room = memoryview(bytearray(PASSED_BYTES_MAX))
+        self.unfinished = Unfinished(UNFINISHED_BYTES_MAX)
         self._bundles = bundles
         self._counters = counters
         self._table: dict[str, Entry] = {}

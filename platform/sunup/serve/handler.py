@@ -19,13 +19,13 @@ from sunup.access.guard import Guard
 from sunup.clock import Clock, SystemClock
 from sunup.errors import DeadlineExceeded, Overloaded
 from sunup.function import Function
-from sunup.limits import PASSED_BYTES_MAX
+from sunup.limits import PASSED_BYTES_MAX, UNFINISHED_BYTES_MAX
 from sunup.link.route import Route
 from sunup.pipeline import Pipeline
 from sunup.serve.app import build, call_app
 from sunup.serve.asked import Asked
 from sunup.serve.http.coding import compressed, expanded
-from sunup.serve.http.message import Request, Response, error_body, error_response, public
+from sunup.serve.http.message import Request, Response, Unfinished, error_body, error_response, public
 from sunup.serve.http.turns import Turns
 from sunup.serve.pages.table import Entry
 from sunup.serve.telemetry.access import AccessLog
@@ -73,6 +73,7 @@ class FunctionHandler:
         manifest = function.manifest
         self.body_bytes_max = manifest.limits.body_bytes
         self.room = memoryview(bytearray(PASSED_BYTES_MAX))
+        self.unfinished = Unfinished(max(UNFINISHED_BYTES_MAX, 2 * self.body_bytes_max))
         self.guard: Guard | None = None
         self.cold: Mapping[str, float] | None = None
         self.access = access

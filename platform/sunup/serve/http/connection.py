@@ -12,7 +12,7 @@ from math import inf
 from typing import Final
 
 from sunup import limits
-from sunup.errors import BodyTimeout
+from sunup.errors import BodyTimeout, Overloaded
 from sunup.link.states import State
 from sunup.serve.http.deadline import Deadline
 from sunup.serve.http.intake import Incoming, Intake
@@ -23,10 +23,7 @@ from sunup.serve.http.phase import Phase
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 # Bound once: an enum member costs a lookup per use, and these are used for every request.
-_IDLE: Final = State.IDLE
-_READING: Final = State.READING
-_EXECUTING: Final = State.EXECUTING
-_WRITING: Final = State.WRITING
+_IDLE, _READING, _EXECUTING, _WRITING = State.IDLE, State.READING, State.EXECUTING, State.WRITING
 
 
 class Connection(asyncio.BufferedProtocol):
@@ -138,6 +135,8 @@ class Connection(asyncio.BufferedProtocol):
     def _advance(self) -> None:
         """Answer what waits, in order, until something has to be waited for."""
         waiting = self._waiting
+        if self._intake.counted:
+            self._handler.unfinished.note(self._intake, 0)
         turns = limits.PIPELINED_MAX
         while waiting:
             if turns == 0:  # the other connections of this loop have their turn first
@@ -212,6 +211,9 @@ class Connection(asyncio.BufferedProtocol):
         if self._draining and not intake.headed and intake.kept is not None:
             self._hand_back(intake.kept)
             return
+        if self._handler.unfinished.note(intake, intake.held):
+            self._refuse(Overloaded("The server holds as many unfinished requests as it may. Try again shortly."))
+            return
         self._links.state(self._slot, _READING)
         phase = Phase.BODY if intake.headed else Phase.HEAD
         if phase is not self._phase:
@@ -276,6 +278,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def _forget(self) -> None:
         self._phase = Phase.OVER
+        self._handler.unfinished.note(self._intake, 0)
         self._handler.connections(-1)
         self._deadline.close()
         if self._task is not None:

@@ -46,8 +46,8 @@ class Intake:
 
     __slots__ = (
         "_after", "_authority", "_body", "_bytes", "_function", "_handler", "_headers", "_hold", "_method", "_old",
-        "_ours", "_owed", "_parser", "_reading", "begun", "came", "closed", "expects", "headed", "kept", "lost",
-        "pending", "refused", "target", "whole",
+        "_ours", "_owed", "_parser", "_reading", "begun", "came", "closed", "counted", "expects", "headed", "kept",
+        "lost", "pending", "refused", "target", "whole",
     )  # fmt: skip
 
     def __init__(self, handler: Handler, hold: float = 0.0) -> None:
@@ -60,6 +60,7 @@ class Intake:
         self.headed = False
         self.expects = False
         self.came = 0.0
+        self.counted = 0  # bytes of an unfinished request, in the handler's count
         self._hold = hold
         self.kept: bytes | None = b""
         self._handler = handler
@@ -103,6 +104,11 @@ class Intake:
                 if self.begun:
                     self._unfinished(data)
             return
+
+    @property
+    def held(self) -> int:
+        """Bytes of a request that is partly here."""
+        return len(self._body) + len(self.kept or b"")
 
     @property
     def bodiless(self) -> bool:

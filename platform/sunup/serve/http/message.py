@@ -42,16 +42,42 @@ class Response(msgspec.Struct):
     body: bytes
 
 
+class Counted(Protocol):
+    """Who holds bytes. `counted`: how many of them are in the count."""
+
+    counted: int
+
+
+class Unfinished:
+    """Bytes of requests that are not whole yet, over all connections of a process; more than `most` is too many."""
+
+    __slots__ = ("most", "used")
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+        self.used = 0
+
+    def __repr__(self) -> str:
+        return f"Unfinished({self.used} of {self.most} bytes)"
+
+    def note(self, one: Counted, held: int) -> bool:
+        """So many bytes are held by `one` now; whether that is too much, all together."""
+        self.used += held - one.counted
+        one.counted = held
+        return self.used > self.most
+
+
 class Handler(Protocol):
     """Answers requests. One per process; every connection of the process shares it.
 
     `body_bytes_max`: bytes a request body may have. `room`: where reads land, PASSED_BYTES_MAX bytes; one for all
-    connections, because each read is used up before the next. `guard`: who may call, None for anyone; every request of
-    every connection passes it before its body is read.
+    connections, because each read is used up before the next. `unfinished`: what they wait for more of. `guard`: who
+    may call, None for anyone; every request of every connection passes it before its body is read.
     """
 
     body_bytes_max: int
     room: memoryview
+    unfinished: Unfinished
     guard: Guard | None
 
     def handle(self, request: Request) -> Response | Awaitable[Response]:

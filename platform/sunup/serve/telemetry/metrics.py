@@ -13,10 +13,10 @@ from prometheus_client.registry import Collector
 
 from sunup.access.guard import Guard
 from sunup.errors import MethodNotAllowed, UnknownFunction
-from sunup.limits import PASSED_BYTES_MAX
+from sunup.limits import PASSED_BYTES_MAX, UNFINISHED_BYTES_MAX
 from sunup.link.counters import Segment, Series, key
 from sunup.link.route import Route
-from sunup.serve.http.message import Request, Response, error_body, error_response, public
+from sunup.serve.http.message import Request, Response, Unfinished, error_body, error_response, public
 
 TYPE: Final = (b"content-type", b"text/plain; version=0.0.4; charset=utf-8")
 
@@ -81,6 +81,7 @@ class MetricsHandler:
         self.body_bytes_max = 0
         self.guard = guard
         self.room = memoryview(bytearray(PASSED_BYTES_MAX))
+        self.unfinished = Unfinished(UNFINISHED_BYTES_MAX)
         self._folder = folder
 
     def handle(self, request: Request) -> Response:
