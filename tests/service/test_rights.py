@@ -163,7 +163,7 @@ def dropped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Engine]
 def test_another_user_answers(dropped: Engine) -> None:
     engine = dropped
     engine.up(Rules(user=USER))
-    engine.serve("double", 2.0, scale=Scale(idle_s=0.5))
+    engine.serve("double", 2.0, scale=Scale(idle_s=3.0))
     assert engine.call("double", 2.0).y == 4.0
     pids = engine.pids()
     uid = str(pwd.getpwnam(USER).pw_uid)
@@ -185,8 +185,8 @@ def test_another_user_answers(dropped: Engine) -> None:
     assert writable(engine.project.state) == {"counters"}, "the only folder it can make anything in"
     connected = as_user("/usr/bin/env", "python3", "-c", CONNECT, str(engine.project.run / "admin.sock"))
     assert "PermissionError" in connected.stderr
-    if int(status_of(os.getpid())["CapEff"], 16) & CAP_SYS_PTRACE:  # then workers cannot be read by their own user
-        read = as_user("cat", f"/proc/{engine.pids()['double']}/environ")
+    if int(status_of(os.getpid())["CapEff"], 16) & CAP_SYS_PTRACE:  # then they cannot be read by their own user
+        read = as_user("cat", f"/proc/{engine.pids()['nursery']}/environ")
         assert "Permission denied" in read.stderr
     engine.down()
     engine.up()  # and back: what the other user wrote does not stand in the way
