@@ -48,12 +48,7 @@ def deploy(
     moved to. Deploying the function again without --follow ends that.
     """
     what = given[0]
-    if accept and (len(given) > 1 or _is_bundle(what)):
-        raise UsageError(f"{what} is made already: give --accept-difference to `platform bundle`.")
-    if follow and (len(given) > 1 or _is_bundle(what) or parse(what).alias is None):
-        raise UsageError(
-            f"--follow needs an alias, as in `platform deploy fraud@champion --follow`; {what} names none."
-        )
+    _check(given, accept, follow=follow)
     if no_start:
         running(project)
     if len(given) > 1:
@@ -142,6 +137,18 @@ def example(folder: Path) -> dict[str, Any]:
     """One request record that a bundle's function answers."""
     record: dict[str, Any] = json.loads((folder / MANIFEST).read_bytes())["example"]
     return record
+
+
+def _check(given: tuple[str, ...], accept: float, *, follow: bool) -> None:
+    """Refuse options that say nothing of what is given."""
+    what = given[0]
+    prepared = len(given) > 1 or _is_bundle(what)
+    if accept and prepared:
+        raise UsageError(f"{what} is made already: give --accept-difference to `platform bundle`.")
+    if follow and (prepared or parse(what).alias is None):
+        raise UsageError(
+            f"--follow needs an alias, as in `platform deploy fraud@champion --follow`; {what} names none."
+        )
 
 
 def _show(facts: dict[str, Any], proof: Proof | None, seconds: float) -> None:

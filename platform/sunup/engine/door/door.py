@@ -270,13 +270,11 @@ class Door:
                 self._flush(target)
                 self._balance.joined(target)
             case "release":
-                held = worker.release(head["slot"])
-                if held is not None:
+                if (held := worker.release(head["slot"])) is not None:
                     held.sock.close()
                 self._flush(target)
             case "back":
-                held = worker.release(head["slot"])
-                if held is not None:
+                if (held := worker.release(head["slot"])) is not None:
                     self._clients.take_back(held, message.data)
             case "parted":
                 worker.part()
