@@ -38,7 +38,7 @@ def scrape(engine: Engine) -> dict[str, list[Sample]]:
 
 
 def test_every_metric_of_calls_is_there(engine: Engine) -> None:
-    engine.serve("double", 2.0, scale=Scale(idle_s=0.5))
+    engine.serve("double", 2.0, scale=Scale(idle_s=4.0))  # memory is weighed every 2 s
     until(lambda: engine.at_zero("double"), "the function to go to zero")
     with closing(engine.open()) as connection:  # kept, so that one worker answers all
         assert [engine.call("double", x, connection).y for x in (1.0, 2.0)] == [2.0, 4.0]
