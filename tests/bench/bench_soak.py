@@ -2,8 +2,9 @@
 
     python -m tests.bench soak [--calls 2000000] [--cycles 5000]
 
-After a tenth of each, and at the end, the resident processes are looked at: memory (PSS), descriptors, children that
-ended and were not waited for. What grows with use would have grown by then.
+After a tenth of each, and at the end, the resident processes are looked at: their memory (anonymous pages, which unlike
+PSS do not depend on who else lives), descriptors, children that ended and were not waited for. What grows with use
+would have grown by then.
 """
 
 import argparse
@@ -15,7 +16,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 from tests.bench import harness
-from tests.bench.bench_density import pss_mb
 from tests.engine_fixture import Engine, until
 
 from sunup.bundle.manifest import Scale
@@ -87,7 +87,12 @@ def _held(engine: Engine, *workers: str) -> Held:
     pids = [pid for role, pid in engine.pids().items() if role in (*ROLES, *workers)]
     descriptors = sum(len(list(Path(f"/proc/{pid}/fd").iterdir())) for pid in pids)
     zombies = sum(_state(child) == "Z" for pid in pids for child in _children(pid))
-    return Held(pss_mb(pids), descriptors, zombies)
+    return Held(sum(map(_anonymous_mb, pids)), descriptors, zombies)
+
+
+def _anonymous_mb(pid: int) -> float:
+    rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
+    return next(int(line.split()[1]) for line in rollup.splitlines() if line.startswith("Anonymous:")) / 1024
 
 
 def _children(pid: int) -> list[str]:
