@@ -32,7 +32,7 @@ def guarded(trained: Trained, tmp_path: Path) -> Iterator[tuple[Engine, str]]:
     engine.up(Rules(api_keys=str(root / ".sunup" / "keys.jsonl")))
     platform(root, "deploy", "fraud-v3", "--json")
     yield engine, text
-    engine.down()
+    platform(root, "down")
 
 
 @pytest.fixture
