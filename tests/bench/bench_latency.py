@@ -1,10 +1,10 @@
-"""latency: what a server adds to the model run at the 99th percentile, open loop at 30 % of our capacity.
+"""latency: what a server adds to the model run at the 99th percentile, open loop at 30 % of capacity.
 
     python -m tests.bench latency [--rounds 9] [--seconds 5] [--peers litserve,...]
 
-Calls come at fixed times on 32 connections; a call's time runs from when it was due. The rate is 30 % of what the whole
-engine answers to callers that wait. The floor of warm-rest is measured next to ours in every round, each peer next
-to ours in rounds of its own, all at that same rate; a peer that cannot take it is behind by as much as its queue grew.
+Calls come at fixed times on 32 connections; a call's time runs from when it was due. The floor of warm-rest is measured
+next to ours in every round, at 30 % of what our whole engine answers to callers that wait; each peer next to ours in
+rounds of its own, both at 30 % of what that peer answers: at our rate its queue would only grow.
 The model's own run (its median, alone) is subtracted from each.
 """
 
@@ -47,36 +47,42 @@ def main() -> int:
         base = stack.enter_context(harness.server("tests.bench.floor.raw_asgi", model))
         run_ms = _run_ms(model)
         wrk = harness.Wrk(folder, bodies)
-        rate = LOAD * median(wrk.run(ours, seconds=max(1, given.seconds // 2)).rps for _ in range(3))
-        print(f"{rate:,.0f} calls/s; the model run takes {run_ms:.3f} ms")
-        rounds = Rounds(rate, run_ms, given.seconds)
-        rounds.compare((ours, bodies), "raw", (f"{base}/functions/score", bodies), given.rounds, 1.5)
+        rounds = Rounds((ours, bodies), run_ms, given.seconds)
+        rounds.compare("raw", (f"{base}/functions/score", bodies), _rate(wrk, ours), given.rounds, 1.5)
         for peer in filter(None, given.peers.split(",")):
             sent = bodies_for(PEERS[peer], rows(BODIES).tolist())
             with running(peer, model, folder / peer, sent[0]) as (url, _):
-                rounds.compare((ours, bodies), peer, (url, sent), PEER_ROUNDS, 0.1)
+                rate = _rate(harness.Wrk(folder / peer, sent), url)
+                rounds.compare(peer, (url, sent), rate, PEER_ROUNDS, 0.1)
     return rounds.report.finish(PACKAGES)
 
 
+def _rate(wrk: harness.Wrk, url: str) -> float:
+    """Calls per second: LOAD of what is answered to callers that wait."""
+    return LOAD * median(wrk.run(url, seconds=2).rps for _ in range(3))
+
+
 class Rounds:
-    """What is measured at one rate (calls per second), for `seconds` each, beside a model run of `run_ms`."""
+    """What is measured, for `seconds` each, of ours and another in turn, beside a model run of `run_ms`."""
 
-    def __init__(self, rate: float, run_ms: float, seconds: int) -> None:
-        self.rate, self.run_ms, self.seconds = rate, run_ms, seconds
-        self.report = harness.Report("latency", facts={"rate": round(rate, 1), "run_ms": round(run_ms, 4)})
+    def __init__(self, ours: Subject, run_ms: float, seconds: int) -> None:
+        self.ours, self.run_ms, self.seconds = ours, run_ms, seconds
+        self.report = harness.Report("latency", facts={"run_ms": round(run_ms, 4)})
 
-    def compare(self, ours: Subject, name: str, other: Subject, rounds: int, goal: float) -> None:
-        """Ours and another in turn; the goal on what they add at the 99th percentile. The first round warms up."""
+    def compare(self, name: str, other: Subject, rate: float, rounds: int, goal: float) -> None:
+        """At `rate` calls per second; the goal on what they add at the 99th percentile. The first round warms up."""
         added: dict[str, list[float]] = {"sunup": [], name: []}
         said = self.report.rounds.setdefault(f"sunup and {name}", [])
         for number in range(rounds + 1):
-            for subject, (url, bodies) in (("sunup", ours), (name, other)):
+            for subject, (url, bodies) in (("sunup", self.ours), (name, other)):
                 seconds = self.seconds if number else 1
-                sent = harness.open_loop(url, bodies, rate=self.rate, seconds=seconds, connections=CONNECTIONS)
+                sent = harness.open_loop(url, bodies, rate=rate, seconds=seconds, connections=CONNECTIONS)
                 if number:
                     added[subject].append(_p99(sent, seconds) - self.run_ms)
                     said.append({"subject": subject, **_said(sent, seconds)})
-        print(", ".join(f"{subject} p99 + {1000 * median(each):,.0f} us" for subject, each in added.items()))
+        p99 = ", ".join(f"{subject} p99 + {1000 * median(each):,.0f} us" for subject, each in added.items())
+        print(f"{rate:,.0f} calls/s: {p99}")
+        self.report.facts[f"rate_{name}"] = round(rate, 1)
         self.report.goals.append(harness.ratio_goal(f"latency-{name}", goal, *added.values(), least=False))
 
 
