@@ -77,14 +77,13 @@ def run(engine: Engine, seconds: float, seed: int) -> Outcome:
     """Load for so long. The engine runs, and is left running."""
     outcome, stop, chance = Outcome(), threading.Event(), random.Random(seed)
     factor_of = {engine.bundle(NAME, factor, scale=Scale(max=2)): factor for factor in (2.0, 3.0, 5.0)}
-    for digest in [*factor_of][:1]:
-        engine.deploy(NAME, digest, settings={}, on_event=lambda _: None)
+    _deploy(engine, factor_of, outcome)
     up = threading.Lock()  # held while there is no supervisor to deploy to
     callers = [_Caller(engine, outcome, kept=number % 2 == 0) for number in range(4)]
     acts: list[Callable[[], None]] = [caller.call for caller in callers]
     acts += [_Nuisance(engine.port, seed + number).act for number in range(2)]
     threads = [threading.Thread(target=_repeat, args=(act, stop), daemon=True) for act in acts]
-    threads.append(threading.Thread(target=_deploys, args=(engine, [*factor_of], outcome, stop, up), daemon=True))
+    threads.append(threading.Thread(target=_deploys, args=(engine, factor_of, outcome, stop, up), daemon=True))
     for thread in threads:
         thread.start()
     end = time.monotonic() + seconds
@@ -99,8 +98,6 @@ def run(engine: Engine, seconds: float, seed: int) -> Outcome:
         assert not thread.is_alive(), "a client hangs"
     for caller in callers:
         caller.close()
-    revisions = engine.status(NAME)["functions"][0]["revisions"]
-    outcome.factors = {one["revision"]: factor_of[one["digest"]] for one in revisions}
     return outcome
 
 
@@ -133,11 +130,20 @@ def _right(engine: Engine) -> bool:
         return False
 
 
-def _deploys(engine: Engine, digests: list[str], outcome: Outcome, stop: threading.Event, up: threading.Lock) -> None:
+def _deploys(
+    engine: Engine, factor_of: dict[str, float], outcome: Outcome, stop: threading.Event, up: threading.Lock
+) -> None:
     while not stop.wait(SECONDS_PER_DEPLOY):
         with up:
-            engine.deploy(NAME, digests[(outcome.deploys + 1) % len(digests)], settings={}, on_event=lambda _: None)
             outcome.deploys += 1
+            _deploy(engine, factor_of, outcome)
+
+
+def _deploy(engine: Engine, factor_of: dict[str, float], outcome: Outcome) -> None:
+    """The next of the bundles in turn. What it multiplies by is noted here: the engine forgets old revisions."""
+    digest = [*factor_of][outcome.deploys % len(factor_of)]
+    revision = engine.deploy(NAME, digest, settings={}, on_event=lambda _: None)["revision"]
+    outcome.factors[revision] = factor_of[digest]
 
 
 class _Caller:
