@@ -19,7 +19,6 @@ import numpy as np
 from PIL import Image
 from tests.bench import cold, harness
 from tests.bench.models import image_bundle, large_network
-from tests.bench.peers.peers import running
 from tests.engine_fixture import Engine
 
 from sunup.bundle.store import Store
@@ -28,7 +27,6 @@ from sunup.types import ImageSpec
 
 SIZE = 64
 PACKAGES = ("httptools", "msgspec", "numpy", "onnxruntime", "pillow", "uvloop")
-PEER_STARTS = 3
 
 
 def main() -> int:
@@ -44,7 +42,10 @@ def main() -> int:
         model.write_bytes(large_network(SIZE))
         with harness.local_engine(folder / "p") as engine:
             report = _measure(engine, model, images, options.rounds, options.starts)
-        _start_peers(list(filter(None, options.peers.split(","))), folder, images[0], report)
+        pixels = images[0].tolist()
+        firsts = {"litserve": {"image": pixels}, "kserve": {"instances": [pixels]}}
+        asked = {name: json.dumps(firsts[name]).encode() for name in filter(None, options.peers.split(","))}
+        cold.start_peers(asked, folder, report, "cold-cnn-peers", 10.0)
     return report.finish(PACKAGES)
 
 
@@ -76,25 +77,6 @@ def _measure(
         [harness.ratio_goal("cold-cnn-floor", 1.3, *medians, least=False)],
         {"p50_ms": 1e3 * p50, "floor_ms": 1e3 * bare, "stages_ms": middle},
     )
-
-
-def _start_peers(
-    names: list[str], folder: Path, image: "np.ndarray[tuple[int, ...], np.dtype[np.uint8]]", report: harness.Report
-) -> None:
-    """Seconds from each one's start to its first answer; the goal is on the fastest."""
-    pixels = image.tolist()
-    bodies = {"litserve": {"image": pixels}, "kserve": {"instances": [pixels]}}
-    for name in names:
-        first = json.dumps(bodies[name]).encode()
-        report.rounds[name] = []
-        for number in range(PEER_STARTS + 1):
-            with running(name, folder / "model.onnx", folder / f"{name}-{number}", first) as (_, seconds):
-                report.rounds[name] += [seconds] if number else []  # the first one reads its files from the disk
-        print(f"{name}: first answer after {statistics.median(report.rounds[name]):.2f} s")
-    if names:
-        fastest = min((report.rounds[name] for name in names), key=statistics.median)
-        ours = [report.facts["p50_ms"] / 1e3] * PEER_STARTS
-        report.goals.append(harness.ratio_goal("cold-cnn-peers", 10.0, fastest, ours))
 
 
 def _png(image: "np.ndarray[tuple[int, ...], np.dtype[np.uint8]]") -> bytes:

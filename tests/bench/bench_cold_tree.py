@@ -6,7 +6,7 @@ Every start goes through the whole engine: door, supervisor, nursery, a new work
 the function goes to zero by itself. The floor forks a process that has imported ONNX Runtime, opens the same file and
 runs one row. Then LOADED starts, of FUNCTIONS functions in turn, are measured while wrk, on the other core, calls one
 more that is warm (LOAD_CONNECTIONS connections, each DELAY_MS after its last answer); their 99th percentile has a goal.
-Other model servers are started PEER_STARTS times each, to their first answer, with their files in the page cache. One
+Other model servers are started three times each, to their first answer, with their files in the page cache. One
 absolute goal is printed too, as a promise to users: p50 at most 25 ms.
 """
 
@@ -20,8 +20,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from tests.bench import cold, harness
-from tests.bench.models import rows, tree_model
-from tests.bench.peers.peers import PEERS, bodies, running
+from tests.bench.models import record, rows, tree_model
+from tests.bench.peers.peers import PEERS, bodies
 from tests.engine_fixture import Engine
 from tests.small_bundle import make_bundle
 
@@ -31,7 +31,6 @@ PACKAGES = ("httptools", "msgspec", "numpy", "onnxruntime", "starlette", "uvloop
 PROMISE_MS = 25.0
 FUNCTIONS = 12  # in turn: the first is at zero again when the last was called
 LOAD_CONNECTIONS, DELAY_MS = 4, 4
-PEER_STARTS = 3
 
 
 def main() -> int:
@@ -49,7 +48,9 @@ def main() -> int:
             report = _measure(engine, model, options.rounds, options.starts)
             if options.loaded:
                 _measure_loaded(engine, model, options.loaded, folder, report)
-        _start_peers(list(filter(None, options.peers.split(","))), folder, report)
+        row = rows(1).tolist()
+        firsts = {name: bodies(PEERS[name], row)[0] for name in filter(None, options.peers.split(","))}
+        cold.start_peers(firsts, folder, report, "cold-tree-peers", 100.0)
     return report.finish(PACKAGES)
 
 
@@ -62,7 +63,7 @@ def _measure(engine: Engine, model: Path, rounds: int, starts: int) -> harness.R
     floor: list[list[float]] = []
     stages: list[dict[str, float]] = []
     for _ in range(rounds):
-        took = [cold.start(engine, "score", cold.record(table[i % len(table)].tolist())) for i in range(starts)]
+        took = [cold.start(engine, "score", record(table[i % len(table)].tolist())) for i in range(starts)]
         ours.append([seconds for seconds, _ in took])
         stages += [stage for _, stage in took]
         floor.append(harness.run_floor("fork_session", model, table, starts))
@@ -92,10 +93,9 @@ def _measure_loaded(engine: Engine, model: Path, starts: int, folder: Path, repo
         name, scale = (f"cold{number}", cold.SHORT) if number < FUNCTIONS else ("warm", Scale(min=1, max=1))
         digest = make_bundle(bundles, model.read_bytes(), warmup, function=name, dtype="float32", scale=scale)
         engine.deploy(name, digest, settings={}, on_event=lambda _: None)
-    with _called(engine, "warm", folder, cold.record(table[0].tolist())):
+    with _called(engine, "warm", folder, record(table[0].tolist())):
         took = [
-            cold.start(engine, f"cold{i % FUNCTIONS}", cold.record(table[i % len(table)].tolist()))
-            for i in range(starts)
+            cold.start(engine, f"cold{i % FUNCTIONS}", record(table[i % len(table)].tolist())) for i in range(starts)
         ]
     every = sorted(seconds for seconds, _ in took)
     p50, p99 = statistics.median(every), every[int(0.99 * (len(every) - 1))]
@@ -118,22 +118,6 @@ def _called(engine: Engine, function: str, folder: Path, body: bytes) -> Iterato
     finally:
         process.terminate()
         process.wait(10)
-
-
-def _start_peers(names: list[str], folder: Path, report: harness.Report) -> None:
-    """Seconds from each one's start to its first answer; the goal is on the fastest."""
-    row = rows(1).tolist()
-    for name in names:
-        first = bodies(PEERS[name], row)[0]
-        report.rounds[name] = []
-        for number in range(PEER_STARTS + 1):
-            with running(name, folder / "model.onnx", folder / f"{name}-{number}", first) as (_, seconds):
-                report.rounds[name] += [seconds] if number else []  # the first one reads its files from the disk
-        print(f"{name}: first answer after {statistics.median(report.rounds[name]):.2f} s")
-    if names:
-        fastest = min((report.rounds[name] for name in names), key=statistics.median)
-        ours = [report.facts["p50_ms"] / 1e3] * PEER_STARTS
-        report.goals.append(harness.ratio_goal("cold-tree-peers", 100.0, fastest, ours))
 
 
 if __name__ == "__main__":

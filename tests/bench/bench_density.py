@@ -23,7 +23,7 @@ from pathlib import Path
 import onnx
 import psutil
 from tests.bench import harness
-from tests.bench.models import rows, tree_model
+from tests.bench.models import record, rows, tree_model
 from tests.bench.peers.peers import PEERS, bodies, running
 from tests.engine_fixture import Engine, until
 from tests.small_bundle import make_bundle
@@ -90,8 +90,7 @@ def _cold(folder: Path, model: Path, count: int, report: harness.Report) -> None
         time.sleep(SETTLE_SECONDS)
         each = (_resident_mb(engine) - before) * 1024 / count
         assert not any(function["workers"] for function in engine.status(None)["functions"])
-        record = json.dumps({f"f{i}": value for i, value in enumerate(rows(1)[0].tolist())}).encode()
-        answered = engine.ask("POST", f"/functions/f{count - 1}", record)
+        answered = engine.ask("POST", f"/functions/f{count - 1}", record(rows(1)[0].tolist()))
         assert answered.status == 200, answered
     print(f"{count} functions registered in {seconds:.1f} s; each takes {each:.1f} KB while it is cold")
     report.facts |= {"register_seconds": seconds, "cold_kb": each}

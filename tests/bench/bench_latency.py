@@ -19,11 +19,11 @@ from statistics import median
 import numpy as np
 from tests.bench import harness
 from tests.bench.floor.session import open_session
-from tests.bench.models import BODIES, record_bodies, rows, tree_model
+from tests.bench.models import BODIES, record_bodies, rows
 from tests.bench.open_loop import Sent
 from tests.bench.peers.peers import PEERS, running
 from tests.bench.peers.peers import bodies as bodies_for
-from tests.small_bundle import make_bundle
+from tests.bench.scoring import scoring_engine
 
 Subject = tuple[str, Sequence[bytes]]  # where its calls go, and their bodies
 
@@ -38,12 +38,7 @@ def main() -> int:
     bodies = record_bodies()
     with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
         folder = Path(name)
-        model = folder / "model.onnx"
-        model.write_bytes(tree_model())
-        engine = stack.enter_context(harness.local_engine(folder / "p"))
-        digest = make_bundle(engine.project.bundles, model.read_bytes(), rows(8, seed=3), dtype="float32")
-        ours = engine.deploy("score", digest, settings={}, on_event=lambda _: None)["url"]
-        harness.pin(engine.pids().values(), harness.SERVER_CORE)
+        model, ours = stack.enter_context(scoring_engine(folder))
         base = stack.enter_context(harness.server("tests.bench.floor.raw_asgi", model))
         run_ms = _run_ms(model)
         wrk = harness.Wrk(folder, bodies)

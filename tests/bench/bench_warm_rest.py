@@ -7,7 +7,6 @@ Ours is the whole local engine: connections come through the door. All of its pr
 other servers are measured one at a time, each next to ours; see peers/peers.py.
 """
 
-import json
 import sys
 import tempfile
 from argparse import Namespace
@@ -16,26 +15,21 @@ from dataclasses import asdict
 from pathlib import Path
 
 from tests.bench import harness
-from tests.bench.models import rows, tree_model
+from tests.bench.models import BODIES, record_bodies, rows
 from tests.bench.peers.peers import PEERS, running
 from tests.bench.peers.peers import bodies as bodies_for
-from tests.small_bundle import make_bundle
+from tests.bench.scoring import scoring_engine
 
-BODIES = 64  # different rows in turn, so that no cache of one answer helps anybody
 PEER_ROUNDS = 5
 PACKAGES = ("httptools", "msgspec", "numpy", "onnxruntime", "starlette", "uvicorn", "uvloop")
 
 
 def main() -> int:
-    bodies = [json.dumps({f"f{i}": v for i, v in enumerate(row)}).encode() for row in rows(BODIES).tolist()]
+    bodies = record_bodies()
     with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
         folder = Path(name)
-        model = folder / "model.onnx"
-        model.write_bytes(tree_model())
-        engine = stack.enter_context(harness.local_engine(folder / "p"))
-        digest = make_bundle(engine.project.bundles, model.read_bytes(), rows(8, seed=3), dtype="float32")
-        subjects = {"sunup": engine.deploy("score", digest, settings={}, on_event=lambda _: None)["url"]}
-        harness.pin(engine.pids().values(), harness.SERVER_CORE)
+        model, ours = stack.enter_context(scoring_engine(folder))
+        subjects = {"sunup": ours}
         for floor in ("raw_asgi", "starlette_app"):
             base = stack.enter_context(harness.server(f"tests.bench.floor.{floor}", model))
             subjects[floor] = f"{base}/functions/score"
@@ -50,9 +44,7 @@ def main() -> int:
 
 def _beside(peer: str, ours: str, folder: Path, options: Namespace, report: harness.Report) -> None:
     """Rounds of ours and a peer in turn, each with the calls it takes."""
-    table = rows(BODIES).tolist()
-    sent = bodies_for(PEERS[peer], table)
-    own = [json.dumps({f"f{i}": v for i, v in enumerate(row)}).encode() for row in table]
+    own, sent = record_bodies(), bodies_for(PEERS[peer], rows(BODIES).tolist())
     loads: dict[str, list[harness.Load]] = {"sunup": [], peer: []}
     with running(peer, folder / "model.onnx", folder / peer, sent[0]) as (url, _):
         for body, theirs in zip(own, sent, strict=True):

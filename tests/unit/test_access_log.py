@@ -6,9 +6,7 @@ import timeit
 from pathlib import Path
 from typing import Any
 
-import pytest
-from tests.small_bundle import logistic, make_bundle
-from tests.unit.working import JSON_TYPE, RECORD, ROWS, Worker
+from tests.unit.working import JSON_TYPE, RECORD, Worker
 
 from sunup.errors import BodyTimeout
 from sunup.limits import ACCESS_LINES_MAX, ACCESS_LOG_RATE_DEFAULT
@@ -17,17 +15,6 @@ from sunup.serve.telemetry.access import AccessLog
 
 TARGET = b"/functions/score"
 TRACE = b"0af7651916cd43dd8448eb211c80319c"
-
-
-@pytest.fixture(scope="module")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("bundles")
-    return folder / make_bundle(folder, logistic(3), ROWS)
-
-
-@pytest.fixture
-def worker(bundle: Path, tmp_path: Path) -> Worker:
-    return Worker(bundle, tmp_path)
 
 
 def opened(path: Path, rate: float = 1.0) -> AccessLog:

@@ -10,25 +10,13 @@ from typing import Any
 import msgspec
 import pytest
 from starlette.requests import Request as Asked
-from tests.small_bundle import logistic, make_bundle
-from tests.unit.working import RECORD, ROWS, Worker, ask
+from tests.unit.working import RECORD, Worker, ask
 
 from sunup import __version__
 from sunup.link.route import Route, route
 from sunup.serve.front import FrontHandler
 from sunup.serve.http.message import Handler
 from sunup.serve.pages.docs import Docs
-
-
-@pytest.fixture(scope="module")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("bundles")
-    return folder / make_bundle(folder, logistic(3), ROWS)
-
-
-@pytest.fixture
-def worker(bundle: Path, tmp_path: Path) -> Worker:
-    return Worker(bundle, tmp_path)
 
 
 @pytest.fixture

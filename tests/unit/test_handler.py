@@ -20,17 +20,6 @@ from sunup.link.route import route
 from sunup.serve.http.message import Request, Response
 
 
-@pytest.fixture(scope="module")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("bundles")
-    return folder / make_bundle(folder, logistic(3), ROWS)
-
-
-@pytest.fixture
-def worker(bundle: Path, tmp_path: Path) -> Worker:
-    return Worker(bundle, tmp_path)
-
-
 def test_one_record(worker: Worker) -> None:
     status, said, headers = ask(worker.handler, "POST", "/functions/score", RECORD, JSON_TYPE)
     assert status == 200

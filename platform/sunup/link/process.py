@@ -26,6 +26,15 @@ def _libc() -> ctypes.CDLL:
     return ctypes.CDLL(None, use_errno=True)
 
 
+def reap() -> None:
+    """Take leave of the children that have ended."""
+    try:
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
+    except ChildProcessError:
+        pass  # none left
+
+
 def raise_nofile() -> int:
     """Raise the soft limit of open descriptors to the hard one; the limit in force."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)

@@ -24,7 +24,7 @@ from typing import Any, NoReturn
 from sunup.access.rights import confine
 from sunup.limits import CONNECTIONS_MAX, QUIET_SECONDS, SPARE_DESCRIPTORS
 from sunup.link.channel import Message, receive, send
-from sunup.link.process import inherit_listener, introduction, name_process, raise_nofile
+from sunup.link.process import inherit_listener, introduction, name_process, raise_nofile, reap
 from sunup.rehearsal import rehearse
 from sunup.serve import worker
 from sunup.serve.kept import KeptModels
@@ -73,7 +73,7 @@ class Nursery:
                     send(peer, {"op": "hello", **introduction(), "role": "nursery"})
                 elif sock is self._wake_read:
                     sock.recv(4096)
-                    self._reap()
+                    reap()
                 elif not self._serve(sock):
                     return
 
@@ -121,14 +121,6 @@ class Nursery:
             sys.stdout.flush()
             sys.stderr.flush()
             os._exit(code)
-
-    @staticmethod
-    def _reap() -> None:
-        try:
-            while os.waitpid(-1, os.WNOHANG)[0]:
-                pass
-        except ChildProcessError:
-            pass  # none left
 
 
 def main() -> None:

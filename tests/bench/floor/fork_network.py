@@ -9,17 +9,17 @@ first byte in the parent, and "scores".
 import gc
 import json
 import os
-import struct
 import sys
 import tempfile
+from functools import partial
 from pathlib import Path
-from time import perf_counter
 from typing import Any
 
 os.environ.update(OPENBLAS_NUM_THREADS="1", OMP_NUM_THREADS="1")
 
 import numpy as np
 import onnxruntime as ort
+from tests.bench.floor.forked import start
 
 
 def options(level: ort.GraphOptimizationLevel) -> ort.SessionOptions:
@@ -42,22 +42,10 @@ def optimise(model: str, target: Path) -> None:
     ort.InferenceSession(model, given, providers=["CPUExecutionProvider"])
 
 
-def start(model: Path, image: Any) -> tuple[float, float]:
-    """Seconds to the first byte, and the first probability."""
-    began = perf_counter()
-    read, write = os.pipe()
-    pid = os.fork()
-    if pid == 0:
-        given = options(ort.GraphOptimizationLevel.ORT_DISABLE_ALL)
-        session = ort.InferenceSession(str(model), given, providers=["CPUExecutionProvider"])
-        os.write(write, struct.pack("d", float(session.run(["probability"], {"image": image})[0][0, 0])))
-        os._exit(0)
-    os.close(write)
-    answer = os.read(read, 8)
-    seconds = perf_counter() - began
-    os.close(read)
-    os.waitpid(pid, 0)
-    return seconds, struct.unpack("d", answer)[0]
+def probability(model: Path, image: Any) -> float:
+    given = options(ort.GraphOptimizationLevel.ORT_DISABLE_ALL)
+    session = ort.InferenceSession(str(model), given, providers=["CPUExecutionProvider"])
+    return float(session.run(["probability"], {"image": image})[0][0, 0])
 
 
 def main() -> None:
@@ -67,7 +55,8 @@ def main() -> None:
         optimise(model, target)
         gc.collect()
         gc.freeze()
-        starts = [start(target, images[i % len(images)][None]) for i in range(count + 1)][1:]  # files in the page cache
+        answers = [partial(probability, target, images[i % len(images)][None]) for i in range(count + 1)]
+        starts = [start(answer) for answer in answers][1:]  # behind the first, files are in the page cache
     print(json.dumps({"seconds": [s for s, _ in starts], "scores": [p for _, p in starts]}))
 
 

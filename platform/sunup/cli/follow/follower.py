@@ -30,7 +30,7 @@ from sunup.limits import (
     FOLLOW_RETRY_SECONDS_MAX,
 )
 from sunup.link.channel import Channel, Message
-from sunup.link.process import inherit_listener, introduction, name_process
+from sunup.link.process import inherit_listener, introduction, name_process, reap
 from sunup.serve.telemetry.log import JsonLines, configure
 from sunup.settings import Project
 
@@ -224,19 +224,10 @@ def _unheard(_: dict[str, Any]) -> None:
     pass
 
 
-def _reap() -> None:
-    """Take leave of packagers that were started here and have ended."""
-    try:
-        while os.waitpid(-1, os.WNOHANG)[0]:
-            pass
-    except ChildProcessError:
-        pass  # none left
-
-
 async def live(run: Path, own: int) -> None:
     """Follow until the engine says stop, or is gone."""
     loop = asyncio.get_running_loop()
-    loop.add_signal_handler(signal.SIGCHLD, _reap)
+    loop.add_signal_handler(signal.SIGCHLD, reap)  # packagers that were started here
     ended = asyncio.Event()
     listener = inherit_listener(own)
     sock, _ = listener.accept()  # the engine connected before this process was born, and nobody else is to
