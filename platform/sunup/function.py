@@ -29,7 +29,7 @@ from sunup.limits import BATCH_ROWS_MAX, IMAGE_RUN_ROWS_MAX, INLINE_SECONDS_MAX
 from sunup.link.process import trim_heap
 from sunup.lookup import plan as read_plan
 from sunup.lookup.join import Lookup
-from sunup.lookup.open import open_store
+from sunup.lookup.stores.open import open_store
 from sunup.types import Field
 from sunup.wire.fields import ImageField
 from sunup.wire.oip import OipCodec

@@ -22,8 +22,8 @@ from sunup.batch.rank import Ranking
 from sunup.limits import CANDIDATES_MAX
 from sunup.lookup.join import Lookup
 from sunup.lookup.keys import key_maker
-from sunup.lookup.open import open_store
 from sunup.lookup.plan import Entity, JoinKey, ReadPlan, entity_columns
+from sunup.lookup.stores.open import open_store
 from sunup.types import Call, Features, Field
 
 ITEM = JoinKey("item_id", "item_id", "INT64")

@@ -17,9 +17,9 @@ from tests.redis_fixture import RedisServer
 from tests.store_fill import PLAN, int64, put_redis, user_key
 
 from sunup.limits import STORE_INFLIGHT_MAX, STORE_STALL_SECONDS_MAX
-from sunup.lookup.open import open_store
-from sunup.lookup.redis import RedisStore
 from sunup.lookup.store import Keys, Store, StoreUnavailable
+from sunup.lookup.stores.open import open_store
+from sunup.lookup.stores.redis.store import RedisStore
 
 SLACK = 0.5  # s a loaded machine may add to what is measured
 

@@ -11,8 +11,8 @@ import pytest
 from tests.contract.test_stores import AT
 from tests.store_fill import PLAN, create_tables, int64, put_sqlite, shop_key, user_key
 
-from sunup.lookup.sqlite import SqliteStore
 from sunup.lookup.store import Keys, StoreUnavailable
+from sunup.lookup.stores.sqlite import SqliteStore
 
 SLACK = 0.5  # s a loaded machine may add to what is measured
 
@@ -37,7 +37,7 @@ def read_file(store: SqliteStore, user: int = 1, seconds: float = 5.0) -> bytes 
 def test_a_file_is_never_made_and_is_found_when_it_comes(
     path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sunup.lookup.sqlite.STORE_RETRY_SECONDS", 0.0)
+    monkeypatch.setattr("sunup.lookup.stores.sqlite.STORE_RETRY_SECONDS", 0.0)
     later = tmp_path / "later.db"
     store = SqliteStore(later, PLAN)
     asyncio.run(store.open())
@@ -49,7 +49,7 @@ def test_a_file_is_never_made_and_is_found_when_it_comes(
 
 
 def test_a_file_put_in_its_place_is_noticed(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sunup.lookup.sqlite.SQLITE_CHECK_SECONDS", 0.0)
+    monkeypatch.setattr("sunup.lookup.stores.sqlite.SQLITE_CHECK_SECONDS", 0.0)
     store = SqliteStore(path, PLAN)
     assert read_file(store) == int64(1)
     other = tmp_path / "other.db"
@@ -100,7 +100,7 @@ def test_a_long_read_is_cut_off_at_its_deadline(path: Path) -> None:
 
 
 def test_a_missing_table_is_found_when_it_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sunup.lookup.sqlite.STORE_RETRY_SECONDS", 0.0)
+    monkeypatch.setattr("sunup.lookup.stores.sqlite.STORE_RETRY_SECONDS", 0.0)
     path = tmp_path / "new.db"
     sqlite3.connect(path).close()
     path.touch()

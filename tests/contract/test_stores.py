@@ -13,9 +13,9 @@ import uvloop
 from tests.store_fill import PLAN, create_tables, int64, put_redis, put_sqlite, shop_key, user_key
 
 from sunup.limits import SQLITE_KEYS_PER_STATEMENT
-from sunup.lookup.memory import MemoryStore
-from sunup.lookup.open import open_store
 from sunup.lookup.store import Answer, Keys, Store, StoreUnavailable
+from sunup.lookup.stores.memory import MemoryStore
+from sunup.lookup.stores.open import open_store
 
 Put: TypeAlias = Callable[[str, bytes, Mapping[str, bytes], float], None]
 AT = 1_700_000_000.0

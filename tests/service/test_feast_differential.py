@@ -18,9 +18,9 @@ from tests.random_values import random_value, value_of
 
 from sunup.lookup.compile.service import compile_plan
 from sunup.lookup.join import Lookup
-from sunup.lookup.open import open_store
 from sunup.lookup.plan import ReadPlan, load
 from sunup.lookup.plan import dump as dump_plan
+from sunup.lookup.stores.open import open_store
 from sunup.types import Features, Field
 
 SEED = 20260202

@@ -11,9 +11,9 @@ from sunup.errors import BadRequest, FeaturesMissing
 from sunup.limits import LOOKUP_ROWS_PER_DEADLINE
 from sunup.lookup.join import Lookup
 from sunup.lookup.keys import key_maker
-from sunup.lookup.memory import MemoryStore
 from sunup.lookup.plan import Entity, Feature, JoinKey, ReadPlan, View, entity_columns
 from sunup.lookup.store import Answer, Keys, StoreUnavailable
+from sunup.lookup.stores.memory import MemoryStore
 from sunup.types import Features, Field
 
 NOW, WALL = 100.0, 1_700_000_000.0

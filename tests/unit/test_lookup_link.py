@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from sunup.lookup.redis_link import Link
 from sunup.lookup.store import StoreUnavailable
+from sunup.lookup.stores.redis.link import Link
 
 
 class Transport:

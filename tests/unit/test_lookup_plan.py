@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from sunup.errors import BundleDamaged, UsageError
-from sunup.lookup.open import open_store, parse_address
 from sunup.lookup.plan import Entity, Feature, JoinKey, ReadPlan, View, digest, dump, entity_columns, load
+from sunup.lookup.stores.open import open_store
+from sunup.lookup.stores.redis.address import parse_address
 
 CARD = Entity(
     (JoinKey("card_id", "card_id", "INT64"),),

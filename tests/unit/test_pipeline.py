@@ -24,8 +24,8 @@ from sunup.function import Cost, Function
 from sunup.limits import BATCH_ROWS_MAX, INLINE_SECONDS_MAX
 from sunup.lookup.join import Lookup
 from sunup.lookup.keys import key_maker
-from sunup.lookup.memory import MemoryStore
 from sunup.lookup.plan import Entity, Feature, JoinKey, ReadPlan, View, entity_columns
+from sunup.lookup.stores.memory import MemoryStore
 from sunup.pipeline import Pipeline
 from sunup.types import Call, Decision, Features, Field, Reply, ResponseField, Tensor
 

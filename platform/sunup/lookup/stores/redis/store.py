@@ -8,35 +8,19 @@ a second to import, and it is not used: one server, with password, database and 
 
 import asyncio
 import logging
-import ssl
 import struct
 import time
-from dataclasses import dataclass
 
 import mmh3
 
 from sunup.limits import STORE_CONNECT_SECONDS_MAX, STORE_RETRY_SECONDS
 from sunup.lookup.plan import Entity, ReadPlan
-from sunup.lookup.redis_link import Link
 from sunup.lookup.store import Answer, Keys, StoreUnavailable, slots
+from sunup.lookup.stores.redis.address import Address
+from sunup.lookup.stores.redis.link import Link
 from sunup.lookup.values import timestamp
 
 _log = logging.getLogger("sunup.lookup")
-
-
-@dataclass(frozen=True, slots=True)
-class Address:
-    """Where a Redis server is. `tls` None: plain TCP."""
-
-    host: str
-    port: int
-    db: int = 0
-    username: str = ""
-    password: str = ""
-    tls: ssl.SSLContext | None = None
-
-    def __repr__(self) -> str:
-        return f"{self.host}:{self.port}/{self.db}{' over TLS' if self.tls else ''}"  # never the password
 
 
 def _command(*words: bytes) -> bytes:

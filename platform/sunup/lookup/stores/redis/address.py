@@ -1,34 +1,25 @@
-"""From a features URL to a store. The URL is a setting of the engine, never part of a bundle."""
+"""Where a Redis server is, and how a URL says it."""
 
 import ssl
-from pathlib import Path
+from dataclasses import dataclass
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from sunup.errors import UsageError
-from sunup.lookup.memory import MemoryStore
-from sunup.lookup.plan import ReadPlan
-from sunup.lookup.redis import Address, RedisStore
-from sunup.lookup.sqlite import SqliteStore
-from sunup.lookup.store import Store
 
 
-def open_store(url: str, plan: ReadPlan) -> Store:
-    """The store at `url`: `sqlite:///abs/path`, `redis://[user:password@]host:port/db`, `rediss://...` or `memory:`.
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where a Redis server is. `tls` None: plain TCP."""
 
-    Touches nothing: await the store's `open()` in the process that reads (connections do not survive a fork).
-    Raises UsageError for any other URL.
-    """
-    parts = urlsplit(url)
-    if parts.scheme == "sqlite" and not parts.netloc and len(parts.path) > 1:
-        return SqliteStore(Path(unquote(parts.path)), plan)
-    if parts.scheme in ("redis", "rediss"):
-        return RedisStore(parse_address(url), plan)
-    if parts.scheme == "memory":
-        return MemoryStore(plan)
-    raise UsageError(
-        f"A features URL of the form {parts.scheme}: cannot be read. "
-        "Give sqlite:///absolute/path, redis://host:port/db or rediss://host:port/db."
-    )
+    host: str
+    port: int
+    db: int = 0
+    username: str = ""
+    password: str = ""
+    tls: ssl.SSLContext | None = None
+
+    def __repr__(self) -> str:
+        return f"{self.host}:{self.port}/{self.db}{' over TLS' if self.tls else ''}"  # never the password
 
 
 def parse_address(url: str) -> Address:

@@ -1,0 +1,1 @@
+"""The online stores, a file each: all of them keep the contract of `lookup/store.py`."""

@@ -1,0 +1,31 @@
+"""From a features URL to a store. The URL is a setting of the engine, never part of a bundle."""
+
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from sunup.errors import UsageError
+from sunup.lookup.plan import ReadPlan
+from sunup.lookup.store import Store
+from sunup.lookup.stores.memory import MemoryStore
+from sunup.lookup.stores.redis.address import parse_address
+from sunup.lookup.stores.redis.store import RedisStore
+from sunup.lookup.stores.sqlite import SqliteStore
+
+
+def open_store(url: str, plan: ReadPlan) -> Store:
+    """The store at `url`: `sqlite:///abs/path`, `redis://[user:password@]host:port/db`, `rediss://...` or `memory:`.
+
+    Touches nothing: await the store's `open()` in the process that reads (connections do not survive a fork).
+    Raises UsageError for any other URL.
+    """
+    parts = urlsplit(url)
+    if parts.scheme == "sqlite" and not parts.netloc and len(parts.path) > 1:
+        return SqliteStore(Path(unquote(parts.path)), plan)
+    if parts.scheme in ("redis", "rediss"):
+        return RedisStore(parse_address(url), plan)
+    if parts.scheme == "memory":
+        return MemoryStore(plan)
+    raise UsageError(
+        f"A features URL of the form {parts.scheme}: cannot be read. "
+        "Give sqlite:///absolute/path, redis://host:port/db or rediss://host:port/db."
+    )
