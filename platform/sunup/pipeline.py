@@ -7,24 +7,28 @@
                             -> Reply           outputs to named response columns
     bytes <--codec.encode--
 
-A transport decodes, asks the pipeline for the answer and encodes; what is between the two is here. There are two ways
+A transport decodes, asks the pipeline for the answer and encodes; what is between the two is here. There are three ways
 through, made of the same stages. Where nothing has to be waited for, `answer_now` is plain calls: a model run of 20 us
-is cheaper than any queue or thread hop. Otherwise `answer` awaits the feature store, and dear runs go to the batcher.
+is cheaper than any queue or thread hop. `begin` is for calls that wait for their features only: plain calls too, before
+and behind the wait, and one run for those that end it together. `answer` awaits whatever there is: dear runs go to the
+batcher.
 """
 
 import logging
 from asyncio import timeout
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from math import inf
 from time import perf_counter
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Any, Final, Protocol
 
 from numpy.typing import NDArray
 
+from sunup.batch.assemble import Ready, prepare
 from sunup.batch.batcher import Batcher, Ran
 from sunup.batch.plan import slices
-from sunup.batch.respond import joined
+from sunup.batch.respond import joined, reply
 from sunup.batch.retrieve import Ranker
+from sunup.batch.turn import Begun, Turn
 from sunup.clock import Clock, SystemClock
 from sunup.errors import BadRequest, CallError, DeadlineExceeded, ExecutionFailed, HandlerFailed
 from sunup.execute.handler import HookFailed
@@ -57,20 +61,6 @@ class Unobserved:
         """See Observer."""
 
 
-class Ready(NamedTuple):
-    """What goes into the model run, and what already does not.
-
-    `rows`: request values with feature values behind them; `positions[i]` is the caller's index of row i; `failed` maps
-    the caller's index of every other record to its error. `defaulted` and `stale` go with `rows`, or are None.
-    """
-
-    rows: Sequence[Row]
-    positions: Sequence[int]
-    failed: dict[int, CallError]
-    defaulted: Sequence[tuple[str, ...]] | None
-    stale: Sequence[tuple[str, ...]] | None
-
-
 class Pipeline:
     """Answers calls of one function. Belongs to one event loop; `aclose` before the function's own."""
 
@@ -91,6 +81,14 @@ class Pipeline:
             Ranker(function.ranking, function.retrieval, queue_max=queue_max, clock=self._clock)
             if function.ranking is not None
             else None
+        )
+        self._turn = Turn(
+            self._run_now,
+            rows_max=self._rows_now_max,
+            empty=self._response.empty,
+            failed=_failed,
+            observe=self._observer.features,
+            clock=self._clock,
         )
         self._batcher = Batcher(
             self._run_shared,
@@ -117,9 +115,26 @@ class Pipeline:
         """The reply, without leaving the event loop. Raises CallError; for one record, its own."""
         timings = Timings()
         found = self._read_now(call, timings)
-        ready = _prepare(call, found)
+        ready = prepare(call, found)
         outputs = self._execute_now(call, ready.rows, timings)
         return self._reply(call, ready, outputs, timings)
+
+    def takes_soon(self, call: Call) -> bool:
+        """Whether `begin` is the way for this call: it waits for its features and for nothing else."""
+        few = self._ranker is None and 0 < len(call.rows) <= self._rows_now_max
+        return few and self._lookup is not None and not self._lookup.inline
+
+    def begin(self, call: Call, told: Callable[[Reply | Exception], None]) -> Begun:
+        """As `answer`, without a coroutine: `told` is called in a later turn of the loop, unless the call is cancelled.
+
+        Calls whose features come within one turn share a model run.
+        """
+        assert self._lookup is not None
+        begun, clock = Begun(self._turn, call, told), self._clock
+        begun.reading = self._lookup.ask(
+            call.rows, now=clock.now(), wall=clock.wall(), until=call.deadline, told=begun.found
+        )
+        return begun
 
     async def answer(self, call: Call) -> Reply:
         """The reply, for any call. Raises CallError; for one record, its own."""
@@ -129,7 +144,7 @@ class Pipeline:
         if self._ranker is not None:
             return await self._rank(self._ranker, call, timings)
         found = await self._read(call, timings)
-        ready = _prepare(call, found)
+        ready = prepare(call, found)
         outputs = await self._execute(call, ready.rows, timings)
         return self._reply(call, ready, outputs, timings)
 
@@ -148,7 +163,7 @@ class Pipeline:
             raise
         except Exception as error:
             raise _failed(call, error) from error
-        ready = _prepare(expanded.call, await self._read(expanded.call, timings))
+        ready = prepare(expanded.call, await self._read(expanded.call, timings))
         outputs = await self._execute(expanded.call, ready.rows, timings)
         return ranker.regroup(call, expanded, self._reply(expanded.call, ready, outputs, timings))
 
@@ -231,6 +246,10 @@ class Pipeline:
         """A run for the batcher, on its thread; its calls are timed there."""
         return self._run(rows, Timings())
 
+    def _run_now(self, rows: Sequence[Row], timings: Timings) -> Mapping[str, Column]:
+        """A run for the calls of one turn of the loop."""
+        return self._response.columns(self._run(rows, timings))
+
     def _check_deadline(self, call: Call) -> None:
         if self._clock.now() >= call.deadline:
             raise DeadlineExceeded("the call's time was up before the model ran")
@@ -238,36 +257,8 @@ class Pipeline:
     # --- reply --------------------------------------------------------------------------------------------------------
 
     def _reply(self, call: Call, ready: Ready, outputs: list[NDArray[Any]], timings: Timings) -> Reply:
-        columns: dict[str, Column] = self._response.columns(outputs) if outputs else self._response.empty
-        if call.wanted:
-            columns = {name: columns[name] for name in call.wanted}
-        return Reply(call, columns, ready.positions, ready.failed, ready.defaulted, ready.stale, timings)
-
-
-def _prepare(call: Call, found: Features | None) -> Ready:
-    """Join request rows with their features. Raises the error of a call's only record."""
-    if not call.failed and (found is None or not found.failed):
-        if found is None:
-            return Ready(call.rows, range(call.count), {}, None, None)
-        rows = [row + values for row, values in zip(call.rows, found.values, strict=True)]
-        return Ready(rows, range(call.count), {}, found.defaulted, found.stale)
-    return _prepare_some(call, found or Features([()] * len(call.rows)))
-
-
-def _prepare_some(call: Call, found: Features) -> Ready:
-    """The same when some records have failed, at decoding or at the lookup: the others go on without them."""
-    positions = [index for index in range(call.count) if index not in call.failed]
-    failed = dict(call.failed) | {positions[row]: error for row, error in found.failed.items()}
-    if call.single:
-        raise failed[0]
-    kept = [row for row in range(len(call.rows)) if row not in found.failed]
-    return Ready(
-        rows=[call.rows[row] + found.values[row] for row in kept],
-        positions=[positions[row] for row in kept],
-        failed=failed,
-        defaulted=[found.defaulted[row] for row in kept] if found.defaulted is not None else None,
-        stale=[found.stale[row] for row in kept] if found.stale is not None else None,
-    )
+        columns = self._response.columns(outputs) if outputs else self._response.empty
+        return reply(call, ready, columns, timings)
 
 
 def _rows_now_max(cost: Cost) -> int:

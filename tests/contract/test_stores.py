@@ -47,16 +47,32 @@ def run(request: pytest.FixtureRequest) -> Iterator[Callable[[Coroutine[Any, Any
 
 
 async def read_once(store: Store, keys: Keys, deadline: float | None = None) -> Answer:
-    """Open, read (in both ways where the store is inline, which must agree) and close."""
+    """Open, read (in every way the store has, which must agree) and close."""
     await store.open()
     try:
         at = time.monotonic() + 5 if deadline is None else deadline
         answer = await store.read(keys, at)
+        assert await told(store, keys, at) == answer
         if store.inline:
             assert store.read_now(keys, at) == answer
         return answer
     finally:
         await store.close()
+
+
+def told(store: Store, keys: Keys, deadline: float) -> "asyncio.Future[Answer]":
+    """What `ask` tells."""
+    future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+
+    def hear(answer: Answer | Exception) -> None:
+        if isinstance(answer, Exception):
+            future.set_exception(answer)
+        else:
+            future.set_result(answer)
+
+    store.ask(keys, deadline, hear)
+    assert not future.done()
+    return future
 
 
 def test_values_come_back_by_view_and_feature(store_and_put: tuple[Store, Put], run: Any) -> None:
@@ -100,6 +116,35 @@ def test_no_keys_are_no_answers(store_and_put: tuple[Store, Put], run: Any) -> N
 def test_a_read_past_its_deadline_is_refused(store_and_put: tuple[Store, Put], run: Any) -> None:
     with pytest.raises(StoreUnavailable, match="deadline"):
         run(read_once(store_and_put[0], [[user_key((1,))], []], deadline=time.monotonic() - 1))
+
+
+def test_who_asks_is_told_that_the_deadline_passed(store_and_put: tuple[Store, Put], run: Any) -> None:
+    async def ask() -> None:
+        await store_and_put[0].open()
+        try:
+            await told(store_and_put[0], [[user_key((1,))], []], time.monotonic() - 1)
+        finally:
+            await store_and_put[0].close()
+
+    with pytest.raises(StoreUnavailable, match="deadline"):
+        run(ask())
+
+
+def test_who_left_is_not_told_and_the_others_get_their_own(store_and_put: tuple[Store, Put], run: Any) -> None:
+    store, put = store_and_put
+    put("shops", shop_key(("x",)), {"size": int64(1)}, AT)
+    put("shops", shop_key(("y",)), {"size": int64(2)}, AT)
+
+    async def ask() -> Answer:
+        await store.open()
+        until, heard = time.monotonic() + 5, list[Any]()
+        store.ask([[], [shop_key(("x",))]], until, heard.append).cancel()
+        answer = await told(store, [[], [shop_key(("y",))]], until)
+        await store.close()
+        assert heard == []
+        return answer
+
+    assert run(ask())[1] == [[int64(2), AT]]
 
 
 def test_an_answer_belongs_to_its_caller(store_and_put: tuple[Store, Put], run: Any) -> None:

@@ -17,7 +17,7 @@ from sunup.limits import PASSED_BYTES_MAX
 from sunup.link.route import Route
 from sunup.link.states import State
 from sunup.serve.http.connection import Connection
-from sunup.serve.http.message import TEXT, Request, Response, Unfinished, error_body, error_response
+from sunup.serve.http.message import TEXT, Pending, Request, Response, Unfinished, error_body, error_response
 
 T = TypeVar("T")
 
@@ -36,8 +36,28 @@ def post(body: bytes, *headers: bytes) -> bytes:
     return HEAD + lines + b"Content-Length: %d\r\n\r\n" % len(body) + body
 
 
+class Gated(Pending):
+    """The answer that comes when a gate opens."""
+
+    def __init__(self, body: bytes, gate: asyncio.Event) -> None:
+        super().__init__()
+        self.cancelled = False
+        self._body = body
+        self._waiting = asyncio.get_running_loop().create_task(gate.wait())
+        self._waiting.add_done_callback(self._opened)
+
+    def cancel(self) -> None:
+        self.cancelled = True
+        self._waiting.cancel()
+
+    def _opened(self, waited: "asyncio.Task[bool]") -> None:
+        if self.told is not None and not waited.cancelled():
+            self.told(Response(200, [TEXT], b"slow " + self._body))
+
+
 class Echo:
-    """The function `echo`: answers with method and body at once, or when `gate` opens (`/slow`), or not (`/boom`)."""
+    """The function `echo`: answers with method and body at once, or when `gate` opens (`/slow`; `/soon` by a plain
+    call), or not (`/boom`)."""
 
     def __init__(self, *, body_bytes_max: int = 1000) -> None:
         self.body_bytes_max = body_bytes_max
@@ -47,6 +67,7 @@ class Echo:
         self.gate = asyncio.Event()
         self.open = 0
         self.order: list[bytes] = []
+        self.pending: list[Gated] = []
         self.since: list[float] = []
 
     def handle(self, request: Request) -> Response | Awaitable[Response]:
@@ -55,6 +76,9 @@ class Echo:
         path, _, size = request.target.partition(b"?")
         if path.endswith(b"/slow"):
             return self._slow(request)
+        if path.endswith(b"/soon"):
+            self.pending.append(Gated(request.body, self.gate))
+            return self.pending[-1]
         if path.endswith(b"/boom"):
             raise RuntimeError("boom")
         if path.endswith(b"/big"):

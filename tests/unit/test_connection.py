@@ -56,19 +56,32 @@ def test_pipelined_requests_are_answered_in_order(passed: Passed) -> None:
     assert [passed.answer()[2] for _ in range(count)] == [b"POST %d" % i for i in range(count)]
 
 
-def test_a_slow_answer_holds_the_later_ones(loop: Loop, echo: Echo, passed: Passed) -> None:
+@pytest.mark.parametrize("slow", [SLOW, SLOW.replace(b"/slow", b"/soon")], ids=["awaited", "told"])
+def test_a_slow_answer_holds_the_later_ones(loop: Loop, echo: Echo, passed: Passed, slow: bytes) -> None:
     count = 2 * PIPELINED_MAX
-    passed.client.sendall(SLOW)
+    passed.client.sendall(slow)
     for i in range(count):
         passed.client.sendall(post(b"%d" % i))
     passed.client.settimeout(0.1)
     with pytest.raises(TimeoutError):
         passed.client.recv(1)
-    assert echo.order == [b"/functions/echo/slow"]
+    assert len(echo.order) == 1
     passed.client.settimeout(5)
     loop.call(echo.gate.set)
     assert passed.answer()[2] == b"slow "
     assert [passed.answer()[2] for _ in range(count)] == [b"POST %d" % i for i in range(count)]
+
+
+def test_an_answer_whose_client_is_gone_is_cancelled(loop: Loop, echo: Echo, passed: Passed) -> None:
+    passed.client.sendall(SLOW.replace(b"/slow", b"/soon"))
+    passed.client.settimeout(0.1)
+    with pytest.raises(TimeoutError):
+        passed.client.recv(1)
+    passed.client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")  # close with a reset
+    passed.client.close()
+    assert passed.told.released.get(timeout=5) == 7
+    loop.call(echo.gate.set)
+    assert [pending.cancelled for pending in echo.pending] == [True]
 
 
 def test_reading_stops_while_enough_waits(loop: Loop, echo: Echo, passed: Passed) -> None:

@@ -4,6 +4,7 @@ import asyncio
 import math
 import struct
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 
@@ -12,7 +13,7 @@ from sunup.limits import LOOKUP_ROWS_PER_DEADLINE
 from sunup.lookup.join import Lookup
 from sunup.lookup.keys import key_maker
 from sunup.lookup.plan import Entity, Feature, JoinKey, ReadPlan, View, entity_columns
-from sunup.lookup.store import Answer, Keys, StoreUnavailable
+from sunup.lookup.store import Answer, Keys, Reading, StoreUnavailable, Told
 from sunup.lookup.stores.memory import MemoryStore
 from sunup.types import Features, Field
 
@@ -218,6 +219,47 @@ def test_awaiting_gives_what_reading_now_gives() -> None:
         await lookup.close()
         return features
 
-    awaited = asyncio.run(both())
+    async def told() -> Features:
+        heard: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        assert lookup.ask(rows, now=NOW, wall=WALL, told=heard.set_result) is not None
+        features: Features = await heard
+        return features
+
     now = lookup.read_now(rows, now=NOW, wall=WALL)
-    assert (awaited.defaulted, awaited.stale, awaited.ages) == (now.defaulted, now.stale, now.ages)
+    for later in (asyncio.run(both()), asyncio.run(told())):
+        assert (later.defaulted, later.stale, later.ages) == (now.defaulted, now.stale, now.ages)
+
+
+class RefusingStore(MemoryStore):
+    """Raises at once what `error` is."""
+
+    error: Exception = StoreUnavailable("down for the test")
+
+    def ask(self, keys: Keys, deadline: float, told: Told) -> Reading:  # noqa: ARG002
+        raise self.error
+
+
+def test_who_asks_hears_of_defaults_at_once_where_the_store_refuses() -> None:
+    plan = make_plan()
+    heard: list[Any] = []
+    lookup = Lookup(plan, RefusingStore(plan), REQUEST)
+    assert lookup.ask([(1.0, 1, "a")], now=NOW, wall=WALL, told=heard.append) is None
+    assert heard[0].defaulted == [("count", "mean", "risk", "city")]
+
+
+@pytest.mark.parametrize(
+    ("error", "heard"), [(StoreUnavailable("down"), Features), (ZeroDivisionError(), ZeroDivisionError)]
+)
+def test_who_asks_hears_what_reading_raised(error: Exception, heard: type) -> None:
+    class Failing(MemoryStore):
+        async def read(self, keys: Keys, deadline: float) -> Answer:  # noqa: ARG002
+            raise error
+
+    async def ask() -> Any:
+        said: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        plan = make_plan()
+        reading = Lookup(plan, Failing(plan), REQUEST).ask([(1.0, 1, "a")], now=NOW, wall=WALL, told=said.set_result)
+        assert reading is not None
+        return await said
+
+    assert isinstance(asyncio.run(ask()), heard)

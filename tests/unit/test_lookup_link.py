@@ -68,3 +68,42 @@ def test_a_connection_lost_before_its_turn_writes_nothing_and_fails_who_waits() 
             link.request(b"b", 1, time.monotonic() + 1)
 
     asyncio.run(run())
+
+
+def test_who_left_is_not_told_and_its_replies_are_nobody_elses() -> None:
+    async def run() -> None:
+        link, transport = await connected()
+        until, heard, gone = time.monotonic() + 1, list[Any](), list[Any]()
+        link.ask(b"a", 2, until, gone.append).cancel()
+        link.ask(b"b", 1, until, heard.append)
+        link.data_received(b":1\r\n:2\r\n:3\r\n")
+        assert (heard, gone) == ([[3]], [])
+        await asyncio.sleep(0)
+        assert transport.written == [b"ab"]
+        link.connection_lost(None)
+
+    asyncio.run(run())
+
+
+def test_who_is_told_may_ask_again() -> None:
+    """Also while others are told that their time is up."""
+
+    async def run() -> None:
+        link, _ = await connected()
+        again: list[Any] = []
+        done = asyncio.Event()
+
+        def late(what: Any) -> None:
+            assert isinstance(what, StoreUnavailable)
+            again.append(link.request(b"b", 1, time.monotonic() + 1))
+            if len(again) == 2:
+                done.set()
+
+        for _ in range(2):
+            link.ask(b"a", 1, time.monotonic() + 0.01, late)
+        await asyncio.wait_for(done.wait(), 5)
+        link.data_received(b":1\r\n:2\r\n:3\r\n:4\r\n")
+        assert [await each for each in again] == [[3], [4]]
+        link.connection_lost(None)
+
+    asyncio.run(run())

@@ -138,11 +138,28 @@ def answer(made: Function, one: Call) -> Reply:
     return asyncio.run(run())
 
 
+def answer_soon(made: Function, one: Call) -> Reply:
+    async def run() -> Reply:
+        pipeline = Pipeline(made, clock=ManualClock(NOW, wall=WALL))
+        told = asyncio.get_running_loop().create_future()
+        pipeline.begin(
+            one, lambda said: told.set_exception(said) if isinstance(said, Exception) else told.set_result(said)
+        )
+        assert not told.done()
+        try:
+            reply: Reply = await told
+        finally:
+            await pipeline.aclose()
+        return reply
+
+    return asyncio.run(run())
+
+
 def answer_on_thread(made: Function, one: Call) -> Reply:
     return answer(replace(made, cost=Cost(8, DEAR)), one)
 
 
-@pytest.fixture(params=[answer_now, answer, answer_on_thread], ids=lambda way: way.__name__)
+@pytest.fixture(params=[answer_now, answer, answer_soon, answer_on_thread], ids=lambda way: way.__name__)
 def way(request: pytest.FixtureRequest) -> Answer:
     """Every way through the pipeline must give the same answers."""
     chosen: Answer = request.param
@@ -244,6 +261,10 @@ def test_a_store_that_must_be_awaited_is_awaited() -> None:
     pipeline = Pipeline(made)
     assert not pipeline.inline
     assert not pipeline.takes_now(call(record(1, 2.0)))
+    assert pipeline.takes_soon(call(record(1, 2.0)))
+    assert not pipeline.takes_soon(call())
+    assert not pipeline.takes_soon(call(*[record(1, 2.0)] * 10_000))
+    assert not Pipeline(function(store=store, seconds=DEAR)).takes_soon(call(record(1, 2.0)))
     reply = answer(made, call(record(1, 2.0), single=True))
     assert np.asarray(reply.columns["score"]).tolist() == scores([[2.0, 3.0, 0.5]])
     assert reply.timings.lookup > 0

@@ -13,6 +13,10 @@ from sunup.clock import Clock
 from sunup.execute.executor import Executor
 from sunup.function import Cost, Function, load
 from sunup.link.counters import Segment
+from sunup.lookup import plan as read_plan
+from sunup.lookup.join import Lookup
+from sunup.lookup.plan import ReadPlan
+from sunup.lookup.store import Store
 from sunup.pipeline import Pipeline
 from sunup.serve.handler import FunctionHandler
 from sunup.serve.http.message import Handler, Request, Response
@@ -25,7 +29,8 @@ JSON_TYPE = (b"content-type", b"application/json")
 
 
 class Worker:
-    """A handler as a worker composes it. `executor` makes another one of the model's."""
+    """A handler as a worker composes it. `executor` makes another one of the model's; `store` the one its features
+    are read from."""
 
     def __init__(
         self,
@@ -35,12 +40,20 @@ class Worker:
         run_seconds: float | None = None,
         clock: Clock | None = None,
         executor: Callable[[Executor], Executor] = lambda known: known,
+        store: Callable[[ReadPlan], Store] | None = None,
     ) -> None:
-        self.function: Function = load(bundle, settings={}, prove=True)
+        self.function: Function = load(bundle, settings={"features_url": "sqlite:///nowhere"}, prove=True)
+        columns: tuple[str, ...] = ()
+        views: tuple[str, ...] = ()
+        if store is not None:
+            plan = read_plan.load((bundle / "features.json").read_bytes())
+            lookup = Lookup(plan, store(plan), self.function.manifest.rows)
+            columns, views = tuple(f.name for f in lookup.columns), tuple(lookup.views)
+            self.function = replace(self.function, lookup=lookup)
         if run_seconds is not None:
             self.function = replace(self.function, cost=Cost(1, run_seconds))
         self.function = replace(self.function, executor=executor(self.function.executor))
-        self.segment = Segment.create(folder / "score.0.seg", worker_series("score", 7, (), ()))
+        self.segment = Segment.create(folder / "score.0.seg", worker_series("score", 7, columns, views))
         meter = Meter(self.segment)
         pipeline = Pipeline(self.function, observer=meter, clock=clock)
         self.handler = FunctionHandler(pipeline, self.function, revision=7, meter=meter, clock=clock)

@@ -1,4 +1,4 @@
-"""Rows to the arrays a model takes, compiled once per function."""
+"""Request rows and their features to rows, and rows to the arrays a model takes, compiled once per function."""
 
 from collections.abc import Callable, Sequence
 from operator import itemgetter
@@ -7,10 +7,24 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from sunup.errors import BundleDamaged
-from sunup.types import Field, Row, Tensor, numpy_dtype
+from sunup.errors import BundleDamaged, CallError
+from sunup.types import Call, Features, Field, Row, Tensor, numpy_dtype
 
 Gather: TypeAlias = Callable[[Row], Any]
+
+
+class Ready(NamedTuple):
+    """What goes into the model run, and what already does not.
+
+    `rows`: request values with feature values behind them; `positions[i]` is the caller's index of row i; `failed` maps
+    the caller's index of every other record to its error. `defaulted` and `stale` go with `rows`, or are None.
+    """
+
+    rows: Sequence[Row]
+    positions: Sequence[int]
+    failed: dict[int, CallError]
+    defaulted: Sequence[tuple[str, ...]] | None
+    stale: Sequence[tuple[str, ...]] | None
 
 
 class Part(NamedTuple):
@@ -44,6 +58,32 @@ class Assembly:
             part.input: np.array([part.gather(row) for row in rows] if part.gather else rows, dtype=part.dtype)
             for part in self._parts
         }
+
+
+def prepare(call: Call, found: Features | None) -> Ready:
+    """Join request rows with their features. Raises the error of a call's only record."""
+    if not call.failed and (found is None or not found.failed):
+        if found is None:
+            return Ready(call.rows, range(call.count), {}, None, None)
+        rows = [row + values for row, values in zip(call.rows, found.values, strict=True)]
+        return Ready(rows, range(call.count), {}, found.defaulted, found.stale)
+    return _prepare_some(call, found or Features([()] * len(call.rows)))
+
+
+def _prepare_some(call: Call, found: Features) -> Ready:
+    """The same when some records have failed, at decoding or at the lookup: the others go on without them."""
+    positions = [index for index in range(call.count) if index not in call.failed]
+    failed = dict(call.failed) | {positions[row]: error for row, error in found.failed.items()}
+    if call.single:
+        raise failed[0]
+    kept = [row for row in range(len(call.rows)) if row not in found.failed]
+    return Ready(
+        rows=[call.rows[row] + found.values[row] for row in kept],
+        positions=[positions[row] for row in kept],
+        failed=failed,
+        defaulted=[found.defaulted[row] for row in kept] if found.defaulted is not None else None,
+        stale=[found.stale[row] for row in kept] if found.stale is not None else None,
+    )
 
 
 def _part(tensor: Tensor, columns: Sequence[Field]) -> Part:

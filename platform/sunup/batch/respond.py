@@ -1,12 +1,13 @@
 """Model outputs to named response columns, compiled once per function."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sunup.types import Column, Decision, ResponseField
+from sunup.batch.assemble import Ready
+from sunup.types import Call, Column, Decision, Reply, ResponseField, Timings
 
 
 class Response:
@@ -38,6 +39,13 @@ class Response:
         for name, decision in self._decided:
             columns[name] = _decide(decision, columns[decision.field])
         return columns
+
+
+def reply(call: Call, ready: Ready, columns: Mapping[str, Column], timings: Timings) -> Reply:
+    """The reply to a call, whose rows have these response columns."""
+    if call.wanted:
+        columns = {name: columns[name] for name in call.wanted}
+    return Reply(call, columns, ready.positions, ready.failed, ready.defaulted, ready.stale, timings)
 
 
 def split(outputs: Sequence[NDArray[Any]], sizes: Sequence[int]) -> list[list[NDArray[Any]]]:

@@ -8,14 +8,14 @@ or stale value does when the plan says `reject`. A store that does not answer in
 
 import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, TypeAlias
 
 from sunup.errors import BadRequest, CallError, FeaturesMissing
 from sunup.limits import LOOKUP_ROWS_PER_DEADLINE, STORE_LOG_SECONDS
 from sunup.lookup.keys import KEY_ERRORS, key_maker
 from sunup.lookup.plan import Entity, ReadPlan, View
-from sunup.lookup.store import Answer, Found, Store, StoreUnavailable, slots
+from sunup.lookup.store import Answer, Found, Reading, Store, StoreUnavailable, slots
 from sunup.lookup.values import alike, decoder
 from sunup.types import Features, Field, Row
 
@@ -77,6 +77,36 @@ class Lookup:
         except StoreUnavailable as error:
             return self._without_store(len(rows), bad, error, now)
         return self._join(len(rows), picks, bad, answer, wall)
+
+    def ask(
+        self,
+        rows: Sequence[Row],
+        *,
+        now: float,
+        wall: float,
+        until: float = math.inf,
+        told: Callable[[Features | Exception], None],
+    ) -> Reading | None:
+        """As `read`, for a caller that awaits nothing: `told` hears the features, in a later turn of the loop or, where
+        None is given back, already. Nobody hears anything of a reading that is cancelled."""
+        keys, picks, bad = self._keys(rows)
+
+        def answered(answer: Answer | Exception) -> None:
+            found: Features | Exception
+            try:
+                if isinstance(answer, StoreUnavailable):
+                    found = self._without_store(len(rows), bad, answer, now)
+                else:
+                    found = answer if isinstance(answer, Exception) else self._join(len(rows), picks, bad, answer, wall)
+            except Exception as error:  # what `read` would raise
+                found = error
+            told(found)
+
+        try:
+            return self._store.ask(keys, self._deadline(len(rows), now, until), answered)
+        except StoreUnavailable as error:
+            answered(error)
+            return None
 
     def _deadline(self, rows: int, now: float, until: float) -> float:
         """The plan's deadline is for a call of ordinary size: reading ten thousand keys is work, not slowness."""

@@ -1,7 +1,9 @@
 """What a store is to the lookup: entity keys in, stored bytes and times out. One file per backend, one contract."""
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol, TypeAlias
 
 from sunup.errors import SunupError
@@ -24,11 +26,23 @@ class StoreUnavailable(SunupError):
     retry = True
 
 
+# Who asked, and hears the answer or why there is none.
+Told: TypeAlias = Callable[[Answer | Exception], None]
+
+
+class Reading(Protocol):
+    """A read under way."""
+
+    def cancel(self) -> object:
+        """Nobody waits for it any more, so nobody is told."""
+
+
 class Store(Protocol):
-    """An online store of one plan.
+    """An online store of one plan; a backend derives from it for what is the same in all.
 
     `inline` stores answer at once and are read with `read_now`, on the event loop; `read` is for the others and for
-    reads too big for that. `deadline` is monotonic seconds. Both raise StoreUnavailable, and nothing else.
+    reads too big for that, and so is `ask`. `deadline` is monotonic seconds. They raise StoreUnavailable, and nothing
+    else.
     """
 
     inline: bool
@@ -40,8 +54,23 @@ class Store(Protocol):
 
     async def read(self, keys: Keys, deadline: float) -> Answer: ...
 
+    def ask(self, keys: Keys, deadline: float, told: Told) -> Reading:
+        """As `read`; `told` is called in a later turn of the loop, unless this raises. It must not raise.
+
+        A store that can do so without a task does: a task and its wake-ups cost a one-row call more than the read.
+        """
+        task = asyncio.get_running_loop().create_task(self.read(keys, deadline))
+        task.add_done_callback(partial(_tell, told))
+        return task
+
     async def close(self) -> None:
         """Let go of files, connections and tasks. A closed store may be opened again."""
+
+
+def _tell(told: Told, task: "asyncio.Task[Answer]") -> None:
+    if not task.cancelled():
+        error = task.exception()
+        told(task.result() if error is None else error)  # type: ignore[arg-type]  # a task that raised more is no more
 
 
 @dataclass(frozen=True, slots=True)

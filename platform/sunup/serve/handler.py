@@ -23,9 +23,9 @@ from sunup.limits import PASSED_BYTES_MAX, UNFINISHED_BYTES_MAX
 from sunup.link.route import Route
 from sunup.pipeline import Pipeline
 from sunup.serve.app import build, call_app
-from sunup.serve.asked import Asked
+from sunup.serve.asked import Asked, Soon, stages
 from sunup.serve.http.coding import compressed, expanded
-from sunup.serve.http.message import Request, Response, Unfinished, error_body, error_response, public
+from sunup.serve.http.message import Pending, Request, Response, Unfinished, error_body, error_response, public
 from sunup.serve.http.turns import Turns
 from sunup.serve.pages.table import Entry
 from sunup.serve.telemetry.access import AccessLog
@@ -49,7 +49,6 @@ _CONTEXT: Final = frozenset({b"traceparent", b"tracestate"})
 _ID: Final = re.compile(rb"[!-~]{1,128}")  # visible ASCII: safe in a header, a log line and JSON
 _TRACE: Final = re.compile(rb"00-([0-9a-f]{32})-[0-9a-f]{16}-([0-9a-f]{2})")  # W3C Trace Context, version 00
 _GONE: Final = 499  # as nginx says it: the caller left before there was an answer
-_STAGES: Final = b"decode;dur=%.3f, lookup;dur=%.3f, batch;dur=%.3f, execute;dur=%.3f, encode;dur=%.3f"
 
 
 class FunctionHandler:
@@ -154,10 +153,31 @@ class FunctionHandler:
             body = expanded(request.body, asked.coding, self.body_bytes_max) if asked.coding else request.body
             call = codec.decode(body, id=asked.id, deadline=deadline)
             asked.decoded = perf_counter()
-            if not self._pipeline.takes_now(call):
-                return self._later(asked, call)
-            return self._answer(asked, self._pipeline.answer_now(call))
+            if self._pipeline.takes_now(call):
+                return self._answer(asked, self._pipeline.answer_now(call))
+            if self._pipeline.takes_soon(call):
+                return self._begin(asked, call)
+            return self._later(asked, call)
         except Exception as error:  # every failure becomes an answer
+            return self._fail(asked, error)
+        finally:
+            self._meter.end()
+            self._turns.worked = self._clock.now()
+
+    def _begin(self, asked: Asked, call: Call) -> Pending:
+        soon = Soon(asked, self._replied, self._left)
+        soon.begun = self._pipeline.begin(call, soon.replied)
+        self._meter.begin(self._clock.now())
+        return soon
+
+    def _left(self, asked: Asked) -> None:
+        self._meter.end()
+        self._tell_failed(asked, _GONE, "")
+
+    def _replied(self, asked: Asked, reply: Reply | Exception) -> Response:
+        try:
+            return self._fail(asked, reply) if isinstance(reply, Exception) else self._answer(asked, reply)
+        except Exception as error:  # as in _predict
             return self._fail(asked, error)
         finally:
             self._meter.end()
@@ -171,7 +191,7 @@ class FunctionHandler:
             return self._answer(asked, await self._pipeline.answer(call))
         except Exception as error:  # as in _predict
             return self._fail(asked, error)
-        except CancelledError:  # its connection is gone
+        except CancelledError:
             self._tell_failed(asked, _GONE, "")
             raise
         finally:
@@ -267,8 +287,7 @@ class FunctionHandler:
         return f"{self._ids}{self._calls & 0xFFFFFFFF:08x}".encode()
 
     def _server_timing(self, timings: Timings) -> bytes:
-        spent = (timings.decode, timings.lookup, timings.batch, timings.execute, timings.encode)
-        said = _STAGES % tuple([1000 * seconds for seconds in spent])
+        said = stages(timings)
         if self.cold is not None:
             said += b"".join(b", %b;dur=%.3f" % (stage.encode(), 1000 * s) for stage, s in self.cold.items())
             self.cold = None

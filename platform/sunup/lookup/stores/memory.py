@@ -4,10 +4,10 @@ import time
 from collections.abc import Mapping
 
 from sunup.lookup.plan import ReadPlan
-from sunup.lookup.store import Answer, Found, Keys, StoreUnavailable, nothing, slots
+from sunup.lookup.store import Answer, Found, Keys, Store, StoreUnavailable, nothing, slots
 
 
-class MemoryStore:
+class MemoryStore(Store):
     """Values put by hand. Bounded by whoever puts them."""
 
     inline = True

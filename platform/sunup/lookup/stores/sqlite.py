@@ -17,14 +17,14 @@ from urllib.parse import quote
 
 from sunup.limits import SQLITE_CHECK_SECONDS, SQLITE_KEYS_PER_STATEMENT, SQLITE_MMAP_BYTES, STORE_RETRY_SECONDS
 from sunup.lookup.plan import ReadPlan
-from sunup.lookup.store import Answer, Found, Keys, StoreUnavailable, nothing, slots
+from sunup.lookup.store import Answer, Found, Keys, Store, StoreUnavailable, nothing, slots
 
 _FEW = 8  # keys in the smaller statement for several keys
 _LATE = "the deadline passed during the read"
 _STEPS = 1000  # SQLite virtual machine steps between looks at the clock: about 50 us, and free for a point read
 
 
-class SqliteStore:
+class SqliteStore(Store):
     """The store in one file. Read inline; `read` does the same in a thread of its own, for calls with many keys."""
 
     inline = True

@@ -9,7 +9,7 @@ import asyncio
 import socket
 from collections.abc import Awaitable, Coroutine
 from math import inf
-from typing import Final
+from typing import Final, cast
 
 from sunup import limits
 from sunup.errors import BodyTimeout, Overloaded
@@ -17,7 +17,7 @@ from sunup.link.states import State
 from sunup.serve.http.deadline import Deadline
 from sunup.serve.http.intake import Incoming, Intake
 from sunup.serve.http.links import Links, shut
-from sunup.serve.http.message import Handler, Response, render
+from sunup.serve.http.message import Handler, Pending, Response, render
 from sunup.serve.http.phase import Phase
 
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
@@ -43,11 +43,10 @@ class Connection(asyncio.BufferedProtocol):
         self._waiting = self._intake.whole
         self._asked: Incoming | None = None  # the request that `_task` answers
         self._unbegun: Awaitable[Response] | None = None  # what `_task` will await in its first turn
-        self._task: asyncio.Task[None] | None = None
+        self._task: asyncio.Task[None] | Pending | None = None
         self._unsent = 0  # bytes the client had not taken when the deadline was set
         self._last = False  # nothing after what is in hand is answered here
-        self._eof = False
-        self._draining = False
+        self._eof = self._draining = False
         self._phase = Phase.WORK
         self._deadline: Deadline
         self._transport: asyncio.Transport
@@ -162,10 +161,13 @@ class Connection(asyncio.BufferedProtocol):
         self._settle()
 
     def _await_answer(self, answer: Awaitable[Response], incoming: Incoming) -> None:
-        self._phase = Phase.ANSWER
+        self._phase, self._asked = Phase.ANSWER, incoming
         self._deadline.lift()  # how long it may take is the handler's to say
-        self._asked, self._unbegun = incoming, answer
-        self._task = self._loop.create_task(self._later(answer, incoming))
+        if isinstance(answer, Pending):
+            self._task, answer.told = answer, self._answered
+        else:
+            self._unbegun = answer
+            self._task = self._loop.create_task(self._later(answer, incoming))
         if self._enough():
             self._transport.pause_reading()
 
@@ -175,7 +177,10 @@ class Connection(asyncio.BufferedProtocol):
             response = await answer
         except Exception as error:  # as in _advance
             response = self._handler.refuse(error, incoming.request.target)
-        self._task = self._asked = None
+        self._answered(response)
+
+    def _answered(self, response: Response) -> None:
+        incoming, self._task, self._asked = cast(Incoming, self._asked), None, None
         self._phase = Phase.WORK
         self._send(response, incoming)
         if self._phase is Phase.WORK:
@@ -246,9 +251,8 @@ class Connection(asyncio.BufferedProtocol):
     def _enough(self) -> bool:
         """Whether to stop reading ahead of the answer in progress."""
         waiting = self._waiting
-        if self._intake.closed or len(waiting) >= limits.PIPELINED_MAX:
-            return True
-        return bool(waiting) and sum(len(w.request.body) for w in waiting) > self._handler.body_bytes_max
+        full = self._intake.closed or len(waiting) >= limits.PIPELINED_MAX
+        return full or (bool(waiting) and sum(len(w.request.body) for w in waiting) > self._handler.body_bytes_max)
 
     # --- Ends ---------------------------------------------------------------------------------------------------------
 

@@ -6,7 +6,8 @@ import socket
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import Any, cast
+from functools import partial
+from typing import Any, TypeAlias, cast
 
 import hiredis
 
@@ -16,16 +17,27 @@ from sunup.lookup.store import StoreUnavailable
 _log = logging.getLogger("sunup.lookup")
 
 
+Replied: TypeAlias = Callable[[list[Any] | StoreUnavailable], None]
+
+
 class _Request:
-    """Commands written together and the replies that came so far."""
+    """Commands written together and the replies that came so far. `told`: None once its caller was told, or left."""
 
-    __slots__ = ("count", "deadline", "future", "replies")
+    __slots__ = ("count", "deadline", "replies", "told")
 
-    def __init__(self, future: "asyncio.Future[list[Any]]", count: int, deadline: float) -> None:
-        self.future = future
+    def __init__(self, told: Replied, count: int, deadline: float) -> None:
+        self.told: Replied | None = told
         self.count = count
         self.deadline = deadline
         self.replies: list[Any] = []
+
+    def cancel(self) -> None:
+        self.told = None
+
+    def tell(self, what: list[Any] | StoreUnavailable) -> None:
+        told, self.told = self.told, None
+        if told is not None:
+            told(what)
 
 
 class Link(asyncio.Protocol):
@@ -52,18 +64,24 @@ class Link(asyncio.Protocol):
 
     def request(self, data: bytes, count: int, deadline: float) -> "asyncio.Future[list[Any]]":
         """Send commands that get `count` replies; the future holds them, or StoreUnavailable."""
+        future: asyncio.Future[list[Any]] = self._loop.create_future()
+        self.ask(data, count, deadline, partial(_settle, future))
+        return future
+
+    def ask(self, data: bytes, count: int, deadline: float, told: Replied) -> _Request:
+        """The same for a caller that is told within the read that brings the last reply. `told` must not raise."""
         if self._transport is None or len(self._waiting) >= STORE_INFLIGHT_MAX:
             raise StoreUnavailable("the connection is closed" if self._transport is None else "too many reads waiting")
         if time.monotonic() > deadline:
             raise StoreUnavailable("the deadline passed before the read")
-        future: asyncio.Future[list[Any]] = self._loop.create_future()
-        self._waiting.append(_Request(future, count, deadline))
+        request = _Request(told, count, deadline)
+        self._waiting.append(request)
         if not self._unsent:
             self._loop.call_soon(self._send)  # behind the calls that are begun in this turn
         self._unsent.append(data)
         if self._timer is None or deadline < self._timer_at:
             self._arm(deadline)
-        return future
+        return request
 
     def _send(self) -> None:
         unsent, self._unsent = self._unsent, []
@@ -93,8 +111,7 @@ class Link(asyncio.Protocol):
                         return
                     replies.append(reply)
                 waiting.popleft()
-                if not request.future.done():
-                    request.future.set_result(replies)
+                request.tell(replies)
             unasked = reader.gets() is not False
         except hiredis.ProtocolError as error:
             _log.warning("feature store sent what is not Redis protocol: %s", error)
@@ -108,9 +125,7 @@ class Link(asyncio.Protocol):
             self._timer.cancel()
         reason = f"the connection was lost ({error or 'closed by the server'})"
         while self._waiting:
-            request = self._waiting.popleft()
-            if not request.future.done():
-                request.future.set_exception(StoreUnavailable(reason))
+            self._waiting.popleft().tell(StoreUnavailable(reason))
         self._on_lost(self, reason)
 
     def _arm(self, at: float) -> None:
@@ -128,12 +143,21 @@ class Link(asyncio.Protocol):
             self.drop()
             return
         next_at = self._waiting[0].deadline + STORE_STALL_SECONDS_MAX if self._waiting else 0.0
-        for request in self._waiting:
-            if request.future.done():
+        for request in tuple(self._waiting):  # who is told may ask again
+            if request.told is None:
                 continue
             if request.deadline <= now:
-                request.future.set_exception(StoreUnavailable("the deadline passed"))
+                request.tell(StoreUnavailable("the deadline passed"))
             else:
                 next_at = min(next_at, request.deadline)
         if self._waiting:
             self._arm(max(next_at, now + 0.001))  # a stalled store must not turn the loop into a timer queue
+
+
+def _settle(future: "asyncio.Future[list[Any]]", what: list[Any] | StoreUnavailable) -> None:
+    if future.done():
+        return
+    if isinstance(what, StoreUnavailable):
+        future.set_exception(what)
+    else:
+        future.set_result(what)

@@ -10,12 +10,13 @@ import asyncio
 import logging
 import struct
 import time
+from typing import Any
 
 import mmh3
 
 from sunup.limits import STORE_CONNECT_SECONDS_MAX, STORE_RETRY_SECONDS
 from sunup.lookup.plan import Entity, ReadPlan
-from sunup.lookup.store import Answer, Keys, StoreUnavailable, slots
+from sunup.lookup.store import Answer, Keys, Reading, Store, StoreUnavailable, Told, slots
 from sunup.lookup.stores.redis.address import Address
 from sunup.lookup.stores.redis.link import Link
 from sunup.lookup.values import timestamp
@@ -28,7 +29,7 @@ def _command(*words: bytes) -> bytes:
     return b"*%d\r\n" % len(words) + b"".join(b"$%d\r\n%b\r\n" % (len(word), word) for word in words)
 
 
-class RedisStore:
+class RedisStore(Store):
     """The store behind one connection, reconnected in the background for as long as the store is open."""
 
     inline = False
@@ -58,13 +59,35 @@ class RedisStore:
 
     async def read(self, keys: Keys, deadline: float) -> Answer:
         link = self._link or await self._linked(deadline)
+        parts = self._commands(keys)
+        if not parts:
+            return [[] for _ in keys]
+        return self._answer(keys, await link.request(b"".join(parts), len(parts), deadline))
+
+    def ask(self, keys: Keys, deadline: float, told: Told) -> Reading:
+        parts = self._commands(keys)
+        if self._link is None or not parts:
+            return super().ask(keys, deadline, told)
+
+        def replied(replies: list[Any] | StoreUnavailable) -> None:
+            try:
+                answer = self._answer(keys, replies) if type(replies) is list else replies
+            except StoreUnavailable as error:
+                answer = error
+            told(answer)
+
+        return self._link.ask(b"".join(parts), len(parts), deadline, replied)
+
+    def _commands(self, keys: Keys) -> list[bytes]:
+        """One HMGET for each key."""
         parts, extra = [], self._project_bytes
         for head, tail, wanted in zip(self._head, self._tail, keys, strict=True):
             for key in wanted:
                 parts.append(b"%b%d\r\n%b%b" % (head, len(key) + extra, key, tail))  # noqa: PERF401  # mostly one
-        if not parts:
-            return [[] for _ in keys]
-        replies = await link.request(b"".join(parts), len(parts), deadline)
+        return parts
+
+    def _answer(self, keys: Keys, replies: list[Any]) -> Answer:
+        """The replies by entity, with their times read. Raises StoreUnavailable for one that is an error."""
         answer, at = [], 0
         for wanted, times in zip(keys, self._times, strict=True):
             found = replies[at : at + len(wanted)]
