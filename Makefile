@@ -21,6 +21,7 @@ demo: setup ## the whole story on this machine: train, register, deploy, score, 
 
 test: setup-dev ## every check and every test
 	@infra/redis.sh
+	@infra/postgres.sh
 	@infra/nginx.sh
 	@infra/systemd.sh
 	@infra/kafka.sh fetch --install >/dev/null
@@ -34,6 +35,7 @@ lint: setup-dev ## style and types
 
 bench: setup-dev ## one benchmark: make bench BENCH=warm-rest
 	@infra/redis.sh
+	@infra/postgres.sh
 	@infra/bench.sh
 	@$(VENV)/python -m tests.bench $(BENCH)
 

@@ -5,12 +5,4 @@ set -euo pipefail
 
 if command -v redis-server >/dev/null; then exit 0; fi
 if ! can_install; then do_without redis-server redis-server; fi
-
-# Debian starts a service when it installs one. This one is not wanted: 101 means "not allowed" to its installer.
-policy=/usr/sbin/policy-rc.d
-if [ "$(id -u)" = 0 ] && ! [ -e "$policy" ]; then
-  printf '#!/bin/sh\nexit 101\n' >"$policy"
-  chmod 755 "$policy"
-  trap 'rm -f "$policy"' EXIT
-fi
-install_packages redis-server
+install_without_starting redis-server

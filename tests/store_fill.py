@@ -5,9 +5,12 @@ import struct
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import mmh3
+import psycopg
 import redis
+from psycopg import sql
 
 from sunup.lookup.keys import key_maker
 from sunup.lookup.plan import Entity, Feature, JoinKey, ReadPlan, View, entity_columns
@@ -72,3 +75,27 @@ def put_redis(client: "redis.Redis", stored: str, key: bytes, values: Mapping[st
     }
     fields[f"_ts:{stored}".encode()] = b"\x08" + varint(int(at))
     client.hset(name=key + PLAN.project.encode(), mapping=fields)  # type: ignore[arg-type]
+
+
+def create_postgres_tables(client: "psycopg.Connection[Any]") -> None:
+    for each in PLAN.views:
+        client.execute(
+            sql.SQL(
+                "CREATE TABLE IF NOT EXISTS {} (entity_key BYTEA, feature_name TEXT, value BYTEA, "
+                "value_text TEXT NULL, vector_value BYTEA NULL, event_ts TIMESTAMPTZ, created_ts TIMESTAMPTZ, "
+                "PRIMARY KEY(entity_key, feature_name))"
+            ).format(sql.Identifier(f"{PLAN.project}_{each.stored}"))
+        )
+
+
+def put_postgres(
+    client: "psycopg.Connection[Any]", stored: str, key: bytes, values: Mapping[str, bytes], at: float
+) -> None:
+    """Write as Feast does: event_ts is a naive UTC time, which the server reads as one of its session's time zone."""
+    naive = datetime.fromtimestamp(at, UTC).replace(tzinfo=None)
+    command = sql.SQL(
+        "INSERT INTO {} (entity_key, feature_name, value, event_ts) VALUES (%s, %s, %s, %s) "
+        "ON CONFLICT (entity_key, feature_name) DO UPDATE SET value = EXCLUDED.value, event_ts = EXCLUDED.event_ts"
+    ).format(sql.Identifier(f"{PLAN.project}_{stored}"))
+    with client.cursor() as cursor:
+        cursor.executemany(command, [(key, name, value, naive) for name, value in values.items()])

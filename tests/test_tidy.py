@@ -71,6 +71,7 @@ HOMES: Final = {
     "opentelemetry": ("serve/telemetry/spans.py",),
     "pandas": ("bundle/convert/",),
     "prometheus_client": ("serve/",),
+    "psycopg": ("lookup/stores/postgres/",),
     "pyarrow": ("bundle/convert/",),
     "rich": ("cli/",),
     "skl2onnx": ("bundle/convert/",),

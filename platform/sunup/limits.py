@@ -105,6 +105,9 @@ LOOKUP_ROWS_PER_DEADLINE: Final = 64  # rows; [features] deadline_ms is for so m
 SQLITE_KEYS_PER_STATEMENT: Final = 64  # keys in one SELECT of a call with many rows; SQLite's oldest limit is 999
 SQLITE_MMAP_BYTES: Final = 256 * 1024 * 1024  # bytes of an online store mapped; pages stay in the kernel's cache
 SQLITE_CHECK_SECONDS: Final = 1.0  # s between looks at whether an online store's file was replaced
+POSTGRES_CONNECTIONS: Final = 2  # of one worker; the second is for reads beside a large one, more gain nothing
+POSTGRES_INFLIGHT_MAX: Final = 256  # reads waiting on one PostgreSQL connection: what it answers in 10 ms or so
+POSTGRES_STATEMENT_SECONDS_MIN: Final = 0.1  # s a server may work on one read at least, however short the deadline
 
 # --- Packager -------------------------------------------------------------------------------------------------------
 PACKAGER_IDLE_SECONDS: Final = 300.0  # s the warm packager stays; importing its libraries again costs 4-10 s

@@ -4,12 +4,13 @@ from collections.abc import Callable, Iterator
 from uuid import uuid4
 
 import pytest
+from tests.postgres_fixture import postgres, postgres_server
 from tests.redis_fixture import redis_server, redis_url
 
 from sunup.stream.broker import Stream
 from sunup.stream.kafka import KafkaBroker
 
-__all__ = ["redis_server", "redis_url"]
+__all__ = ["postgres", "postgres_server", "redis_server", "redis_url"]
 
 
 @pytest.fixture

@@ -10,7 +10,18 @@ from typing import Any, TypeAlias
 import pytest
 import redis
 import uvloop
-from tests.store_fill import PLAN, create_tables, int64, put_redis, put_sqlite, shop_key, user_key
+from tests.postgres_fixture import PostgresServer
+from tests.store_fill import (
+    PLAN,
+    create_postgres_tables,
+    create_tables,
+    int64,
+    put_postgres,
+    put_redis,
+    put_sqlite,
+    shop_key,
+    user_key,
+)
 
 from sunup.limits import SQLITE_KEYS_PER_STATEMENT
 from sunup.lookup.store import Answer, Keys, Store, StoreUnavailable
@@ -22,7 +33,7 @@ AT = 1_700_000_000.0
 LOOPS = {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
 
 
-@pytest.fixture(params=["memory", "sqlite", "redis"])
+@pytest.fixture(params=["memory", "sqlite", "redis", "postgres"])
 def store_and_put(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Store, Put]]:
     """A store of PLAN and a function that puts values into it."""
     if request.param == "memory":
@@ -33,6 +44,11 @@ def store_and_put(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tu
         create_tables(path)
         url = f"sqlite://{str(path).replace('?', '%3F')}"
         yield open_store(url, PLAN), lambda *each: put_sqlite(path, *each)
+    elif request.param == "postgres":
+        server: PostgresServer = request.getfixturevalue("postgres_server")
+        with server.client() as connection:
+            create_postgres_tables(connection)
+            yield open_store(server.url, PLAN), lambda *each: put_postgres(connection, *each)
     else:
         url = request.getfixturevalue("redis_url")
         with redis.Redis.from_url(url) as client:

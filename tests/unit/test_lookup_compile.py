@@ -1,6 +1,9 @@
 """From a Feast repository to a read plan, and every reason for which one is refused."""
 
 import math
+import os
+import subprocess
+import sys
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -15,6 +18,7 @@ from tests.feast_repo import SHOP, USER, repository, source, view
 from sunup.errors import FeaturesRefused
 from sunup.lookup.compile.service import compile_plan, store_url
 from sunup.lookup.plan import ReadPlan, digest
+from sunup.lookup.stores.postgres.address import parse_address
 from sunup.types import Field
 
 REQUEST = [Field("user_id", "int64"), Field("shop_name", "string"), Field("amount", "float64")]
@@ -185,6 +189,48 @@ ADDRESSES = {
 def test_redis_addresses(tmp_path: Path, connection: str) -> None:
     repo = configured(tmp_path, f'{{type: redis, connection_string: "{connection}"}}')
     assert store_url(repo) == ADDRESSES[connection]
+
+
+POSTGRES = {
+    "host: db, database: feast, user: me, password: p": "postgresql://me:p@db:5432/feast?schema=public&sslmode=require",
+    "host: '::1', port: 7, database: f/1, user: m@e, password: 'p:/w', sslmode: disable, db_schema: Online": (
+        "postgresql://m%40e:p%3A%2Fw@%3A%3A1:7/f%2F1?schema=Online&sslmode=disable"
+    ),
+    "host: db, database: feast, user: me, password: p, db_schema: '', sslmode: verify-full, sslrootcert_path: /ca.pem, "
+    "sslcert_path: /c.pem, sslkey_path: /k.pem, conn_type: pool, keepalives_idle: 3": (
+        "postgresql://me:p@db:5432/feast?schema=me&sslmode=verify-full&sslrootcert=%2Fca.pem&sslcert=%2Fc.pem"
+        "&sslkey=%2Fk.pem"
+    ),
+}
+
+
+@pytest.mark.parametrize("store", list(POSTGRES))
+def test_postgres_addresses(tmp_path: Path, store: str) -> None:
+    url = store_url(configured(tmp_path, f"{{type: postgres, {store}}}"))
+    assert url == POSTGRES[store]
+    configuration = FeatureStore(repo_path=str(tmp_path)).config.online_store
+    address = parse_address(url)
+    assert (address.host, address.port) == (configuration.host, configuration.port)
+    assert (address.user, address.password) == (configuration.user, configuration.password)
+    assert (address.database, address.schema) == (configuration.database, configuration.db_schema or configuration.user)
+    assert dict(address.tls)["sslmode"] == configuration.sslmode
+
+
+def test_without_psycopg_a_deploy_says_what_to_install(tmp_path: Path) -> None:
+    """In processes of their own, which hide it from Feast and from us."""
+    configured(tmp_path, "{type: postgres, host: db, database: d, user: u, password: p}")
+    code = (
+        "import sys; sys.modules.update(psycopg=None, psycopg_pool=None); from pathlib import Path; "
+        f"from sunup.lookup.compile.service import store_url; store_url(Path({str(tmp_path)!r}))"
+    )
+    for environment in ({}, {"FEATURES_URL": "postgresql://u:p@db/d"}):
+        if environment:
+            configured(tmp_path, ANY_STORE)
+        command = [sys.executable, "-c", code]
+        ran = subprocess.run(command, check=False, env={**os.environ, **environment}, capture_output=True, text=True)
+        assert ran.returncode != 0
+        assert "FeaturesRefused" in ran.stderr
+        assert "pip install 'sunup[postgres]'" in ran.stderr
 
 
 def test_a_sqlite_path_is_relative_to_the_repository(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Coroutine, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ import uvloop
 from sunup.access.guard import Guard
 from sunup.errors import SunupError
 from sunup.execute.executor import Executor
+from sunup.function import FEATURES_URL
 from sunup.limits import FDS_PER_MESSAGE_MAX, TRIM_SECONDS
 from sunup.link.channel import Channel, Message
 from sunup.link.process import name_process, trim_heap
@@ -45,9 +47,14 @@ def prepare(spec: Mapping[str, Any]) -> None:
             import sunup.stream.kafka  # kafka-python: 0.25 s and 10 MB
         gc.freeze()
     if spec["settings"].get(TAKES) == PICTURES and "sunup.wire.image.pictures" not in sys.modules:
-        import sunup.wire.image.pictures  # noqa: F401  # Pillow: 60 ms that others are spared
+        import sunup.wire.image.pictures  # Pillow: 60 ms that others are spared
 
         gc.freeze()
+    if spec["settings"].get(FEATURES_URL, "").startswith("postgres") and "psycopg" not in sys.modules:
+        with suppress(ImportError):  # whoever opens the store says what to install
+            import sunup.lookup.stores.postgres.store  # noqa: F401  # psycopg: 150 ms and 10 MB that others are spared
+
+            gc.freeze()
 
 
 def born(spec: dict[str, Any], fds: list[int], kept: Executor | None = None) -> None:

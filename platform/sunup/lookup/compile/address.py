@@ -1,6 +1,7 @@
 """Where a Feast repository keeps its online features, as a features URL."""
 
 import os
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote, urlencode
@@ -10,6 +11,8 @@ from feast.infra.online_stores.redis import RedisOnlineStore, RedisOnlineStoreCo
 from feast.infra.online_stores.sqlite import SqliteOnlineStoreConfig
 
 from sunup.errors import FeaturesRefused
+from sunup.lookup.stores.open import INSTALL
+from sunup.lookup.stores.postgres.address import SCHEMES, TLS_OPTIONS
 
 OVERRIDE: Final = "FEATURES_URL"
 
@@ -33,6 +36,8 @@ def features_url(config: RepoConfig) -> str:
     """
     override = os.environ.get(OVERRIDE)
     if override:
+        if override.startswith(SCHEMES) and find_spec("psycopg") is None:
+            raise FeaturesRefused(f"{OVERRIDE} is a PostgreSQL database, and psycopg is missing. {INSTALL}")
         return override
     store = config.online_store
     if isinstance(store, SqliteOnlineStoreConfig):
@@ -46,10 +51,31 @@ def features_url(config: RepoConfig) -> str:
             )
         return _redis_url(store.connection_string)
     name = getattr(store, "type", None) or type(store).__name__
+    if name == "postgres":  # by name: Feast imports psycopg with the class
+        return _postgres_url(store, Path(config.repo_path or "."))
     raise FeaturesRefused(
-        f"The feature repository's online store is {name}, and workers read sqlite and redis. Set online_store in "
-        f"feature_store.yaml to one of them, or point {OVERRIDE} at a copy that is."
+        f"The feature repository's online store is {name}, and workers read sqlite, redis and postgres. Set "
+        f"online_store in feature_store.yaml to one of them, or point {OVERRIDE} at a copy that is."
     )
+
+
+def remedy(error: Exception) -> str:
+    """What to do about a repository that Feast cannot open."""
+    return f"It needs psycopg. {INSTALL}" if "postgres_online_store" in str(error) else "Fix it there."
+
+
+def _postgres_url(store: Any, repo_dir: Path) -> str:
+    """Feast's `online_store: {type: postgres, ...}`; a certificate's relative path is taken from the repository."""
+    # As Feast names it where no schema is given (feast/infra/utils/postgres/connection_utils.py).
+    options = {"schema": (store.db_schema or store.user).strip()}
+    given = (store.sslmode, store.sslrootcert_path, store.sslcert_path, store.sslkey_path)
+    for name, value in zip(TLS_OPTIONS, given, strict=True):
+        if value:
+            options[name] = value if name == "sslmode" else str((repo_dir / value).resolve())
+    user, password, host, database = (
+        quote(part, safe="") for part in (store.user, store.password, store.host, store.database)
+    )
+    return f"postgresql://{user}:{password}@{host}:{store.port}/{database}?{urlencode(options)}"
 
 
 def _redis_url(connection_string: str) -> str:

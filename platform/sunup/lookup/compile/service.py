@@ -11,7 +11,7 @@ from feast import FeatureService, FeatureStore, FeatureView
 from feast.errors import FeastObjectNotFoundException
 
 from sunup.errors import FeaturesRefused
-from sunup.lookup.compile.address import features_url
+from sunup.lookup.compile.address import features_url, remedy
 from sunup.lookup.compile.defaults import checked_default
 from sunup.lookup.plan import (
     ENTITYLESS_KEY,
@@ -112,7 +112,9 @@ def _opened(repo_dir: Path) -> FeatureStore:
     try:
         return FeatureStore(repo_path=str(repo_dir))
     except Exception as error:  # Feast raises what its parsers raise; the reason is theirs, the advice ours
-        raise FeaturesRefused(f"The Feast repository in {repo_dir} cannot be opened: {error}. Fix it there.") from error
+        raise FeaturesRefused(
+            f"The Feast repository in {repo_dir} cannot be opened: {error}. {remedy(error)}"
+        ) from error
 
 
 def _check_serialization(store: FeatureStore) -> None:

@@ -1,19 +1,24 @@
 """From a features URL to a store. The URL is a setting of the engine, never part of a bundle."""
 
 from pathlib import Path
+from typing import Final
 from urllib.parse import unquote, urlsplit
 
 from sunup.errors import UsageError
 from sunup.lookup.plan import ReadPlan
 from sunup.lookup.store import Store
 from sunup.lookup.stores.memory import MemoryStore
+from sunup.lookup.stores.postgres import address as postgres
 from sunup.lookup.stores.redis.address import parse_address
 from sunup.lookup.stores.redis.store import RedisStore
 from sunup.lookup.stores.sqlite import SqliteStore
 
+INSTALL: Final = "Install it with Sunup: pip install 'sunup[postgres]'."
+
 
 def open_store(url: str, plan: ReadPlan) -> Store:
-    """The store at `url`: `sqlite:///abs/path`, `redis://[user:password@]host:port/db`, `rediss://...` or `memory:`.
+    """The store at `url`: `sqlite:///abs/path`, `redis://[user:password@]host:port/db`, `rediss://...`,
+    `postgresql://user:password@host:port/database` or `memory:`.
 
     Touches nothing: await the store's `open()` in the process that reads (connections do not survive a fork).
     Raises UsageError for any other URL.
@@ -23,9 +28,20 @@ def open_store(url: str, plan: ReadPlan) -> Store:
         return SqliteStore(Path(unquote(parts.path)), plan)
     if parts.scheme in ("redis", "rediss"):
         return RedisStore(parse_address(url), plan)
+    if parts.scheme in postgres.SCHEMES:
+        return _postgres(postgres.parse_address(url), plan)
     if parts.scheme == "memory":
         return MemoryStore(plan)
     raise UsageError(
         f"A features URL of the form {parts.scheme}: cannot be read. "
-        "Give sqlite:///absolute/path, redis://host:port/db or rediss://host:port/db."
+        "Give sqlite:///absolute/path, redis://host:port/db, rediss://host:port/db or "
+        "postgresql://user:password@host:port/database."
     )
+
+
+def _postgres(address: postgres.Address, plan: ReadPlan) -> Store:
+    try:
+        from sunup.lookup.stores.postgres.store import PostgresStore  # psycopg: 150 ms that other stores do without
+    except ImportError as error:
+        raise UsageError(f"Features are read from PostgreSQL, and psycopg is missing ({error}). {INSTALL}") from error
+    return PostgresStore(address, plan)
