@@ -35,8 +35,7 @@ def view(
     name: str, entities: list[Entity], features: Mapping[str, Any], *, ttl: timedelta = timedelta(0), **more: Any
 ) -> FeatureView:
     """A feature view over `source`, with its join keys in the schema as Feast wants them."""
-    kinds = {"user_id": types.Int64, "shop_name": types.String, "item_no": types.Int32, "blob_key": types.Bytes}
-    keys = [FeastField(name=each.join_key, dtype=kinds[each.join_key]) for each in entities]
+    keys = [FeastField(name=each.join_key, dtype=types.from_value_type(each.value_type)) for each in entities]
     schema = keys + [FeastField(name=name, dtype=kind) for name, kind in features.items()]
     return FeatureView(name=name, entities=entities, ttl=ttl, schema=schema, **more)
 

@@ -43,14 +43,16 @@ def make_bundle(
     limits: Limits | None = None,
     request: tuple[Field, ...] | None = None,
     features: bytes | None = None,
+    names: tuple[str, ...] = (),
 ) -> str:
     """Write a bundle under `folder` for a model from "input" [-1, n] of `dtype` to "probability" [-1, 2].
 
-    The request is f0 ... fn-1, unless `request` says which come with it and `features`, a read plan, gives the rest;
+    The request is f0 ... fn-1 (or `names`), unless `request` says which come with it and `features`, a read plan, gives
+    the rest;
     the response is score and decision. `rows`: warm-up rows. Returns the digest.
     """
     width = rows.shape[1]
-    names = tuple(f"f{i}" for i in range(width))
+    names = names or tuple(f"f{i}" for i in range(width))
     staged = folder / "staged"
     staged.mkdir(parents=True)
     given = str(_write_files(staged, model, rows.astype(dtype), features))

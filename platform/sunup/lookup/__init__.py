@@ -1,4 +1,5 @@
 """Features from an online store that Feast filled, read without Feast.
 
-Read `plan` (what to read), `join` (how a call uses it), then one of `stores`. `compile` makes plans, at deploy time only.
+Read `plan` (what to read), `join` (how a call uses it), then one of `stores`.
+`compile` makes plans, at deploy time only.
 """
