@@ -29,7 +29,9 @@ TOP_LEVEL: Final = {
 
 # --- Who may import whom: ARCHITECTURE.md, section 3 ----------------------------------------------------------------
 VOCABULARY: Final = {"sunup", "types", "errors", "limits", "clock", "cron", "settings"}
-PARTS: Final = {"access", "wire", "lookup", "batch", "execute", "bundle", "registry", "scale", "link", "stream"}
+PARTS: Final = {
+    "access", "wire", "lookup", "batch", "execute", "bundle", "registry", "scale", "link", "stream", "served"
+}  # fmt: skip
 SERVING: Final = VOCABULARY | PARTS - {"registry", "scale", "stream"} | {"pipeline", "function", "rehearsal"}
 MAY_IMPORT: Final = {
     **dict.fromkeys(VOCABULARY, VOCABULARY),
@@ -41,13 +43,14 @@ MAY_IMPORT: Final = {
     "engine": VOCABULARY | {"access", "link", "bundle", "scale", "engine"},
 }
 MAY_ALSO_IMPORT: Final = {
-    "sunup.bundle.convert": {"execute"},  # the packager's child proves a model with the executor that will serve it
+    # The packager's child proves a model with the executor that will serve it, and profiles its training sample.
+    "sunup.bundle.convert": {"execute", "served"},
     "sunup.bundle.handler.child": {"batch", "execute"},  # tried with the code that will run it
     "sunup.stream.loop": SERVING,  # a transport of the pipeline; the brokers beside it know nothing of one
 }
 # Parts of packages that exist for the deploy side only.
 DEPLOY_ONLY_BELOW: Final = "lookup.compile bundle.convert bundle.environment bundle.handler bundle.pack bundle.packager"
-DEPLOY_ONLY: Final = tuple(f"sunup.{name}" for name in DEPLOY_ONLY_BELOW.split())
+DEPLOY_ONLY: Final = tuple(f"sunup.{name}" for name in f"{DEPLOY_ONLY_BELOW} served.skew".split())
 SERVING_ONLY: Final = {"pipeline", "function", "rehearsal", "serve", "stream"}
 
 # The one place (or few) where a third-party name may appear, as path prefixes below platform/sunup.
@@ -61,6 +64,7 @@ HOMES: Final = {
     "kafka": ("stream/kafka.py",),
     "keras": ("bundle/convert/neural/",),
     "lightgbm": ("bundle/convert/",),
+    "matplotlib": ("served/skew/plot.py",),
     "mlflow": ("registry/mlflow.py", "bundle/convert/"),
     "mmh3": ("lookup/",),
     "msgspec": ("",),
@@ -72,7 +76,7 @@ HOMES: Final = {
     "pandas": ("bundle/convert/",),
     "prometheus_client": ("serve/",),
     "psycopg": ("lookup/stores/postgres/",),
-    "pyarrow": ("bundle/convert/",),
+    "pyarrow": ("bundle/convert/", "served/skew/reading.py"),
     "rich": ("cli/",),
     "skl2onnx": ("bundle/convert/",),
     "sklearn": ("bundle/convert/",),

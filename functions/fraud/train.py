@@ -39,7 +39,7 @@ from features import views
 from functions.fraud.build_features import HOLDOUT_DAYS, Data, build, holdout_start, today
 from functions.fraud.history import VIEWS
 from functions.fraud.simulate import SEED
-from sunup.registry.mlflow import use
+from sunup.registry.mlflow import log_sample, use
 from sunup.settings import Project, find_project
 
 NAME: Final = "fraud"
@@ -53,6 +53,7 @@ FIRST_DAY: Final = 25  # earlier transactions have too little history behind the
 HONEST_KEPT: Final = 4  # one honest transaction in so many is trained on, with that weight; every fraud is
 ROWS_PER_JOIN: Final = 5_000  # Feast's file store joins before it filters: memory grows with rows x snapshots
 EXAMPLE_ROWS: Final = 400
+SAMPLE_ROWS: Final = 20_000  # of the training rows, drawn by weight, that serving is compared with
 DATA_DAYS_MAX: Final = HOLDOUT_DAYS + 5  # days; older online features are replaced (function.toml allows 20)
 
 
@@ -215,6 +216,9 @@ def register(candidate: Candidate, sets: Sets, metrics: dict[str, float], seed: 
             pip_requirements=[f"{library}=={version(library)}" for library in libraries],
             skops_trusted_types=list(candidate.trusted) or None,
         )
+        # As many rows of each class as real traffic has, which the weights say.
+        weights = sets.train_weights
+        log_sample(logged.model_id, sets.train.sample(SAMPLE_ROWS, replace=True, weights=weights, random_state=seed))
     return str(logged.registered_model_version)
 
 

@@ -35,7 +35,7 @@ from functions.recommend.build_features import PARTING, Data, build, midnight, t
 from functions.recommend.history import VIEWS
 from functions.recommend.retrieval import CANDIDATES, Embeddings, Ints, embed, graph
 from functions.recommend.simulate import FIRST_ITEM, ITEMS, SEED
-from sunup.registry.mlflow import use
+from sunup.registry.mlflow import log_sample, use
 from sunup.settings import Project, find_project
 
 NAME: Final = "recommend"
@@ -48,6 +48,7 @@ TRAIN_DAYS: Final = (PARTING - 14, PARTING - 7)  # midnights whose following wee
 OTHERS: Final = 40  # candidates nobody looked at that are kept for each user and week
 MEASURED_USERS: Final = 1_000
 EXAMPLE_ROWS: Final = 400
+SAMPLE_ROWS: Final = 20_000  # of the training rows, that serving is compared with
 TOP: Final = 10
 DATA_DAYS_MAX: Final = 20  # days; older online features are replaced (the views' ttl is 30)
 
@@ -218,6 +219,7 @@ def register_ranker(ranker: LGBMRanker, train: pd.DataFrame, metrics: dict[str, 
                 "lightgbm.sklearn.LGBMRanker",
             ],
         )
+        log_sample(logged.model_id, train.sample(min(SAMPLE_ROWS, len(train)), random_state=seed))
     return str(logged.registered_model_version)
 
 

@@ -109,6 +109,16 @@ POSTGRES_CONNECTIONS: Final = 2  # of one worker; the second is for reads beside
 POSTGRES_INFLIGHT_MAX: Final = 256  # reads waiting on one PostgreSQL connection: what it answers in 10 ms or so
 POSTGRES_STATEMENT_SECONDS_MIN: Final = 0.1  # s a server may work on one read at least, however short the deadline
 
+# --- Training and serving -------------------------------------------------------------------------------------------
+TRAINING_ROWS_MAX: Final = 100_000  # rows of a training sample that are profiled; more would not move a decile
+TRAINING_ROWS_MIN: Final = 50  # rows a profile needs, and a category to be named in it; fewer could be one person's
+TRAINING_CATEGORIES_MAX: Final = 20  # values of a text column named in a profile; the others are counted together
+TRAINING_CATEGORY_CHARS_MAX: Final = 64  # characters of such a value; longer text is no category
+SERVED_READ_ROWS: Final = 16_384  # rows of the served-feature log in memory at a time; 4 MB of 30 columns
+SERVED_SAMPLE_ROWS: Final = 10_000  # values per feature kept for its quantiles; the median is within 1 % of ranks
+SKEW_PLOTTED_MAX: Final = 12  # features a plot shows as histograms, the most moved; its bars show SKEW_BARS_MAX
+SKEW_BARS_MAX: Final = 40  # bars a page is wide enough for
+
 # --- Packager -------------------------------------------------------------------------------------------------------
 PACKAGER_IDLE_SECONDS: Final = 300.0  # s the warm packager stays; importing its libraries again costs 4-10 s
 PACKAGER_SECONDS_MAX: Final = 300.0  # s one conversion may take

@@ -13,6 +13,7 @@ STREAM_BROKER = "stream_broker"  # the setting of a revision that says where its
 EMBEDDED = "embedded"
 TAKES = "takes"  # the setting of a revision whose workers need more than others: PICTURES
 PICTURES = "pictures"
+TRAINING_SAMPLE = "training.parquet"  # beside MLmodel, if logged: rows drawn from those the model was trained on
 API_KEY = "SUNUP_API_KEY"  # environment variable: the key `platform call` sends; no process of an engine gets it
 
 

@@ -68,7 +68,7 @@ def test_a_model_becomes_a_bundle_that_a_worker_loads(tmp_path: Path, model: Sou
     manifest = read_manifest(path)
     assert isinstance(manifest, Manifest)
     assert manifest.function == "fraud"
-    assert sorted(manifest.files) == ["model.onnx", "parity.json", "warmup.npz"]
+    assert sorted(manifest.files) == ["model.onnx", "parity.json", "training.json", "warmup.npz"]
     assert manifest.inputs[0].columns == tuple(FRAME.columns)
     assert manifest.example == FRAME.iloc[0].to_dict()
     function = load(path, settings={}, prove=True)

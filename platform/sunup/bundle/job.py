@@ -13,6 +13,7 @@ from sunup.types import Field, Tensor
 
 MODEL: Final = "model.onnx"
 WARMUP: Final = "warmup.npz"
+TRAINING: Final = "training.json"
 
 _LENGTH: Final = struct.Struct(">I")
 
@@ -23,7 +24,8 @@ class Job(msgspec.Struct, frozen=True, tag=True):
     `folder`: the local MLflow model (holds MLmodel). `columns`: its inputs in signature order. `requirements`: what it
     was logged with. `rows`: more real rows, a Parquet or .npz file of columns, or "". `out`: an empty folder that gets
     model.onnx, warmup.npz and parity.json. `accept`: a difference beyond the tolerance that is accepted, 0 for none.
-    `trusted`: types a skops file may name beyond those known here.
+    `trusted`: types a skops file may name beyond those known here. `training`: also write training.json, the profile of
+    the rows the model was trained on (served/skew/profile.py); of images there is none.
     """
 
     folder: str
@@ -35,6 +37,7 @@ class Job(msgspec.Struct, frozen=True, tag=True):
     rows: str = ""
     accept: float = 0.0
     trusted: tuple[str, ...] = ()
+    training: bool = False
 
 
 class Ready(msgspec.Struct, frozen=True, tag=True):

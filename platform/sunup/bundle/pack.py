@@ -20,13 +20,14 @@ from sunup.bundle.evidence import PARITY
 from sunup.bundle.handler.packages import worker_packages
 from sunup.bundle.handler.source import Source
 from sunup.bundle.handler.trial import add_handler, files_of
-from sunup.bundle.job import MODEL, WARMUP, Job, Result
+from sunup.bundle.job import MODEL, TRAINING, WARMUP, Job, Result
 from sunup.bundle.manifest import FORMAT, Manifest, Model, Retrieval
 from sunup.bundle.packager import Packager
 from sunup.bundle.parity import ACCEPTED_MAX
 from sunup.bundle.retrieval import RETRIEVAL_FILES, add_retrieval
 from sunup.bundle.store import MANIFEST, Store, digest_file, verify
 from sunup.errors import UsageError
+from sunup.settings import TRAINING_SAMPLE
 from sunup.types import Field
 
 FEATURES: Final = "features.json"
@@ -125,6 +126,7 @@ def _job(staged: Path, spec: Spec, model: SourceModel, rows: Path | None, accept
         rows=str(rows.resolve()) if rows else "",
         accept=accept,
         trusted=spec.trusted,
+        training=True,
     )
 
 
@@ -161,7 +163,8 @@ def _freeze(
     if handler is not None:
         hooks, response, tried = add_handler(staged, handler, result=result, fields=columns, response=response)
         example = {**tried, **example}
-    names = [MODEL, WARMUP, PARITY, *([FEATURES] if (staged / FEATURES).exists() else []), *files_of(staged)]
+    names = [MODEL, WARMUP, PARITY, *files_of(staged)]
+    names += [name for name in (FEATURES, TRAINING) if (staged / name).exists()]
     names += RETRIEVAL_FILES.values() if retrieval else []
     given = {**result.example, **example}
     manifest = Manifest(
@@ -239,4 +242,5 @@ def _model_key(model: SourceModel) -> dict[str, Any]:
         "model": [model.named, model.columns, model.requirements],
         "files": [[path.relative_to(model.folder).as_posix(), path.stat().st_size] for path in files],
         "MLmodel": digest_file(model.folder / "MLmodel"),
+        "sample": digest_file(sample) if (sample := model.folder / TRAINING_SAMPLE).is_file() else None,
     }

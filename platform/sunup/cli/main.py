@@ -34,6 +34,7 @@ COMMANDS: Final = {
     "logs": Entry("functions", "Print a function's log."),
     "stream": Entry("streams", "Look after the topics functions score."),
     "keys": Entry("access.keys", "Make, list and revoke the keys of callers."),
+    "features": Entry("features.command", "Look after the features functions are served with."),
     "rollback": Entry("functions", "Route an earlier revision again."),
     "remove": Entry("functions", "Stop serving a function."),
     "down": Entry("engine", "Stop the local engine and every worker."),

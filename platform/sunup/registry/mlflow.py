@@ -5,11 +5,12 @@ default registry, MLflow's SQLite file, sqlite.py gives the same answers in mill
 """
 
 import os
+import tempfile
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 from urllib.parse import urlsplit, urlunsplit
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # read at import; MLflow reports its use otherwise
@@ -21,7 +22,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sunup.errors import RegistryError
 from sunup.limits import REGISTRY_RETRIES_MAX, REGISTRY_SECONDS_MAX
 from sunup.registry.source import Entry, Reference, Resolved, Version, choose, problem
-from sunup.settings import Project
+from sunup.settings import TRAINING_SAMPLE, Project
 
 _PAGE: Final = 200  # versions per request
 _UNKNOWN: Final = frozenset({"RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"})  # no such name, or no possible name
@@ -127,6 +128,18 @@ def use(project: Project, *, experiment: str = "sunup") -> None:
         if mlflow.get_experiment_by_name(experiment) is None:
             mlflow.create_experiment(experiment, artifact_location=project.artifacts.as_uri() if local else None)
         mlflow.set_experiment(experiment)
+
+
+def log_sample(model_id: str, rows: Any) -> None:
+    """Put `rows` beside a logged model as what it was trained on. `model_id`: of what `log_model` returned.
+
+    `rows`: a pandas DataFrame of the model's input columns, drawn at random from the training set as the model saw it,
+    missing features replaced. Bundles get counts and quantiles of it, which serving can be compared with.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / TRAINING_SAMPLE
+        rows.to_parquet(path, index=False)
+        MlflowClient().log_model_artifact(model_id, str(path))
 
 
 def bound_requests() -> None:

@@ -10,7 +10,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from sunup.bundle.convert.examples import feeds, real_rows
+from sunup.bundle.convert.examples import feeds, real_rows, training_profile
 from sunup.bundle.convert.images import image_example, image_rows, in_parts, real_images, takes_image
 from sunup.bundle.convert.onnx import OnnxModel
 from sunup.bundle.convert.original import Original, check_requirements, load
@@ -19,11 +19,12 @@ from sunup.bundle.convert.skops import check_types
 from sunup.bundle.convert.trees.model import Converted
 from sunup.bundle.convert.trials import count, invent, proof_rows
 from sunup.bundle.evidence import PARITY
-from sunup.bundle.job import MODEL, WARMUP, Job, Result
+from sunup.bundle.job import MODEL, TRAINING, WARMUP, Job, Result
 from sunup.bundle.parity import Arrays, prove
 from sunup.errors import ConversionRefused
 from sunup.execute.onnx import OnnxExecutor, optimise
 from sunup.limits import WARMUP_ROWS
+from sunup.served.skew.profile import dump
 from sunup.types import PIXELS, Field
 
 Converter = tuple[Converted, OnnxExecutor, bytes]
@@ -53,6 +54,8 @@ def run(job: Job, on_stage: Callable[[str, float], None]) -> Result:
     out = Path(job.out)
     (out / MODEL).write_bytes(model)
     (out / PARITY).write_bytes(msgspec.json.format(msgspec.json.encode(proof), indent=2) + b"\n")
+    if job.training and not pictured:
+        (out / TRAINING).write_bytes(dump(training_profile(Path(job.folder), job.columns)))
     few = {name: array[:WARMUP_ROWS] for name, array in rows.items()}
     kept = {f"in:{name}": array for name, array in feeds(converted.inputs, few).items()}
     kept |= {f"out:{name}": answers[name][:WARMUP_ROWS] for name in names}

@@ -1,0 +1,1 @@
+"""`platform features`: the features functions are served with."""
