@@ -42,6 +42,12 @@ class PostgresServer:
     def url(self) -> str:
         return f"postgresql://{quote(USER)}:{quote(PASSWORD, safe='')}@127.0.0.1:{self.port}/{DATABASE}"
 
+    @property
+    def pid(self) -> int:
+        """Of the running server; it starts a process for each connection."""
+        assert self._process is not None
+        return self._process.pid
+
     def create(self) -> None:
         """Make the data folder. No other than this user may come in, and that one only with the password."""
         secret = self.folder / "password"

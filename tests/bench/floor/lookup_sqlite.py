@@ -40,6 +40,31 @@ def prefix(key: str) -> bytes:
     return struct.pack("<III", 1, 2, len(key)) + key.encode() + struct.pack("<II", *VALUE[key])
 
 
+def by_name(fetched: list[Any], oldest: float) -> list[Any]:
+    """The values of `one` in order, of rows (_, feature name, Value, event time)."""
+    values: list[Any] = [None] * len(PLACES["one"])
+    for _, name, raw, at in fetched:
+        place, decode = PLACES["one"][name]
+        values[place] = decode(raw) if at >= oldest else None
+    return values
+
+
+def by_key(question: Any, fetched: list[Any]) -> list[list[Any]]:
+    """The rows of `many`, of rows (entity key, feature name, Value, _)."""
+    user, *items = keys(question)
+    found: dict[bytes, list[Any]] = {item: [None] * len(PLACES["many"]) for item in items}
+    for key, name, raw, _ in fetched:
+        place, decode = PLACES["many"][name]
+        for row in found.values() if key == user else [found[key]]:
+            row[place] = decode(raw)
+    return [found[item] for item in items]
+
+
+def keys(question: Any) -> list[bytes]:
+    """The entity keys of `many`: the user's, and the items'."""
+    return [USER + INT64(question[0]), *(ITEM + INT32(item) for item in question[1])]
+
+
 def select(view: str, keys: str) -> str:
     return f'SELECT entity_key, feature_name, value, event_ts FROM "{PROJECT}_{view}" WHERE entity_key {keys}'
 
@@ -52,30 +77,13 @@ MANY = select("taste", "= ?") + " UNION ALL " + select("item_stats", f"IN ({', '
 
 def asks(connection: sqlite3.Connection) -> dict[str, Ask]:
     def one(user: int) -> list[Any]:
-        places, oldest = PLACES["one"], time.time() - TTL_S - OFFSET
-        values: list[Any] = [None] * len(places)
-        for _, name, raw, at in connection.execute(ONE, (USER + INT64(user),)).fetchall():
-            place, decode = places[name]
-            values[place] = decode(raw) if at >= oldest else None
-        return values
+        fetched = connection.execute(ONE, (USER + INT64(user),)).fetchall()
+        return by_name(fetched, time.time() - TTL_S - OFFSET)
 
     def many(keys: list[bytes]) -> list[Any]:
         return connection.execute(MANY, keys).fetchall()
 
-    def keys(question: Any) -> list[bytes]:
-        return [USER + INT64(question[0]), *(ITEM + INT32(item) for item in question[1])]
-
-    def rows(question: Any, fetched: list[Any]) -> list[list[Any]]:
-        user, *items = keys(question)
-        places = PLACES["many"]
-        found = {item: [None] * len(places) for item in items}
-        for key, name, raw, _ in fetched:
-            place, decode = places[name]
-            for row in found.values() if key == user else [found[key]]:
-                row[place] = decode(raw)
-        return [found[item] for item in items]
-
-    return {"one": Ask(lambda user: user, one, lambda _, values: [values]), "many": Ask(keys, many, rows)}
+    return {"one": Ask(lambda user: user, one, lambda _, values: [values]), "many": Ask(keys, many, by_key)}
 
 
 def main() -> None:

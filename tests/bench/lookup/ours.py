@@ -1,5 +1,6 @@
 """Subject: Sunup's Lookup, called as a worker's pipeline calls it. Arguments: FOLDER (one.json, many.json) URL."""
 
+import asyncio
 import sys
 from pathlib import Path
 from typing import Any
@@ -18,22 +19,30 @@ REQUEST = {"one": [USER], "many": [USER, ITEM]}
 
 
 def ask(lookup: Lookup, service: str) -> Ask:
-    """Rows come decoded from the call, so they are made beforehand."""
-    clock, rows_in_place = SystemClock(), LOOKUP_ROWS_PER_DEADLINE if lookup.inline else 0
+    """Rows come decoded from the call, so they are made beforehand. As in the pipeline: at once where the store can, a
+    callback for one row, awaited for many."""
+    clock = SystemClock()
 
     async def read(rows: list[tuple[Any, ...]]) -> Features:
-        if len(rows) <= rows_in_place:
-            found = lookup.read_now(rows, now=clock.now(), wall=clock.wall())
-        else:
-            found = await lookup.read(rows, now=clock.now(), wall=clock.wall())
-        if found.defaulted or found.failed:
-            raise RuntimeError(f"not read: {found}")
-        return found
+        if lookup.inline and len(rows) <= LOOKUP_ROWS_PER_DEADLINE:
+            return good(lookup.read_now(rows, now=clock.now(), wall=clock.wall()))
+        if len(rows) > 1:
+            return good(await lookup.read(rows, now=clock.now(), wall=clock.wall()))
+        heard: asyncio.Future[Features | Exception] = asyncio.get_running_loop().create_future()
+        lookup.ask(rows, now=clock.now(), wall=clock.wall(), told=heard.set_result)
+        return good(await heard)
 
     def prepare(question: Any) -> list[tuple[Any, ...]]:
         return [(question,)] if service == "one" else [(question[0], item) for item in question[1]]
 
     return Ask(prepare, read, lambda _, found: [list(row) for row in found.values])
+
+
+def good(found: Features | Exception) -> Features:
+    """Raises RuntimeError for what is no answer: a default would be faster than a value."""
+    if isinstance(found, Exception) or found.defaulted or found.failed:
+        raise RuntimeError(f"not read: {found}")
+    return found
 
 
 def main() -> None:
