@@ -10,11 +10,12 @@ from feast.infra.key_encoding_utils import serialize_entity_key
 from feast.protos.feast.types.EntityKey_pb2 import EntityKey
 from feast.protos.feast.types.Value_pb2 import Null, Value, ValueType
 from google.protobuf.timestamp_pb2 import Timestamp  # type: ignore[import-untyped]
-from tests.random_values import MEMBER, random_scalar
+from tests.random_values import MEMBER, random_scalar, random_value
 
+from sunup.limits import VALUE_KNOWN_BYTES_MAX, VALUES_KNOWN_MAX
 from sunup.lookup.keys import KEY_ERRORS, key_maker
 from sunup.lookup.plan import KEY_TYPES, VALUE_TYPES, JoinKey
-from sunup.lookup.values import NULL_TIMESTAMP, alike, decoder, timestamp
+from sunup.lookup.values import NULL_TIMESTAMP, Known, decoder, timestamp, together
 
 SEED = 20260101
 
@@ -141,21 +142,58 @@ def test_timestamps_are_protobufs() -> None:
 
 @pytest.mark.parametrize(("kind", "code"), [("DOUBLE", "<d"), ("FLOAT", "<f")])
 def test_values_of_one_type_are_decoded_together_as_one_by_one(kind: str, code: str) -> None:
-    together, single = alike([kind] * 3), decoder(kind)
-    assert together is not None
+    decode, single = together([kind] * 3, 0, {}), decoder(kind)
     tag = bytes([VALUE_TYPES[kind][0] << 3 | (1 if kind == "DOUBLE" else 5)])
     good = [tag + struct.pack(code, number) for number in (1.5, -0.0, float("inf"), float("nan"))]
     for raws in product(good, repeat=3):
-        assert repr(together(raws)) == repr(tuple([single(raw) for raw in raws]))
+        assert repr(decode(raws)) == repr(tuple([single(raw) for raw in raws]))
     other = b"\x18\x07" + bytes(len(good[0]) - 2)  # an int32 and damage, as long as a value
     # What may be given them one by one: absent, NULL, two values in one, another type, something cut off or too long.
     for odd in (None, b"", good[0] + good[1], other, good[0][:-1], good[0] + b"\x00"):
         for mixed in permutations((odd, good[0], good[1])):
-            assert together(mixed) is None
-    assert together((good[0] + good[1], b"", good[2])) is None  # as long in all as three values
+            assert decode(mixed) is None
+    assert decode((good[0] + good[1], b"", good[2])) is None  # as long in all as three values
 
 
-def test_columns_of_several_types_are_not() -> None:
-    assert alike(["DOUBLE", "FLOAT"]) is None
-    assert alike(["INT64", "INT64"]) is None
-    assert alike(["DOUBLE"]) is None
+@pytest.mark.parametrize("mixed", [True, False], ids=["mixed", "side by side"])
+def test_values_of_a_view_are_decoded_together_as_one_by_one(mixed: bool) -> None:
+    """Whatever types it has, in whatever order, wherever it lies in what was found; or not at all."""
+    rng = random.Random(SEED)
+    known: dict[str, Known] = {}
+    whole = 0
+    for _ in range(500):
+        kinds = rng.choices(list(VALUE_TYPES), k=rng.randrange(1, 12))
+        kinds = kinds if mixed else sorted(kinds)
+        start = rng.randrange(3)
+        decode, singles = together(kinds, start, known), [decoder(kind) for kind in kinds]
+        for _ in range(5):
+            raws = [random_value(rng, kind).SerializeToString() for kind in kinds]
+            expected = tuple([single(raw) for single, raw in zip(singles, raws, strict=True)])
+            got = decode([b"before"] * start + raws + [1.0, b"behind"])
+            if None in expected:
+                assert got is None
+            else:
+                whole += 1
+                assert repr(got) == repr(expected)
+    assert whole > 500
+    assert max(map(len, known.values())) <= VALUES_KNOWN_MAX
+
+
+def test_only_so_many_values_are_kept_and_none_that_is_long() -> None:
+    known: dict[str, Known] = {}
+    decode = together(["INT64", "STRING"], 0, known)
+    text = Value(string_val="x" * VALUE_KNOWN_BYTES_MAX).SerializeToString()
+    for number in range(VALUES_KNOWN_MAX + 10):
+        assert decode([Value(int64_val=number).SerializeToString(), text]) == (number, "x" * VALUE_KNOWN_BYTES_MAX)
+    assert {kind: len(values) for kind, values in known.items()} == {"INT64": VALUES_KNOWN_MAX, "STRING": 0}
+
+
+def test_a_list_is_made_anew_each_time() -> None:
+    decode = together(["INT64_LIST"], 0, {})
+    value = Value()
+    value.int64_list_val.val.extend([1, 2])
+    raw = value.SerializeToString()
+    first = decode([raw])
+    assert first is not None
+    first[0].append(3)
+    assert decode([raw]) == ([1, 2],)

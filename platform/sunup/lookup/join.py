@@ -9,14 +9,14 @@ or stale value does when the plan says `reject`. A store that does not answer in
 import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final, TypeAlias
+from typing import Final, TypeAlias
 
 from sunup.errors import BadRequest, CallError, FeaturesMissing
 from sunup.limits import LOOKUP_ROWS_PER_DEADLINE, STORE_LOG_SECONDS
 from sunup.lookup.keys import KEY_ERRORS, key_maker
 from sunup.lookup.plan import Entity, ReadPlan, View
 from sunup.lookup.store import Answer, Found, Reading, Store, StoreUnavailable, slots
-from sunup.lookup.values import alike, decoder
+from sunup.lookup.values import Known, decoder, together
 from sunup.types import Features, Field, Row
 
 _log = logging.getLogger("sunup.lookup")
@@ -42,7 +42,8 @@ class Lookup:
         self._store = store
         self._deadline_s = plan.deadline_ms / 1000
         self._rejects = plan.on_missing == "reject"
-        self._entities = [_EntityPart(entity) for entity in plan.entities]
+        known: dict[str, Known] = {}
+        self._entities = [_EntityPart(entity, known) for entity in plan.entities]
         self._makers = [key_maker(entity.join_keys, positions) for entity in plan.entities]
         self._key_fields = [tuple(key.field for key in entity.join_keys) for entity in plan.entities]
         self._log_at = -math.inf
@@ -151,16 +152,16 @@ class Lookup:
     ) -> Features:
         ages: dict[str, float] = {}
         if picks is None and not bad:
-            values: list[Any] = []
+            row: Row = ()
             troubles = []
             for part, found in zip(self._entities, answer, strict=True):
                 piece, trouble = part.decode(found[0], wall, ages)
-                values += piece
+                row += piece
                 if trouble is not None:
                     troubles.append(trouble)
             if not troubles:
-                return Features((tuple(values),), ages=ages)
-            return self._troubled([tuple(values)], {0: _merged(troubles)}, bad, ages)
+                return Features((row,), ages=ages)
+            return self._troubled([row], {0: _merged(troubles)}, bad, ages)
         return self._join_many(count, picks or [[-1]] * len(answer), bad, answer=answer, wall=wall)
 
     def _join_many(
@@ -168,23 +169,19 @@ class Lookup:
     ) -> Features:
         """Every distinct key is decoded once, however many rows use it."""
         ages: dict[str, float] = {}
-        pieces = [
-            [part.decode(found, wall, ages) for found in founds]
-            for part, founds in zip(self._entities, answer, strict=True)
-        ]
-        values: list[Row] = []
-        troubles: dict[int, Trouble] = {}
-        nobody = (None,) * len(self.columns)
-        for index in range(count):
-            if index in bad:
-                values.append(nobody)
-                continue
-            parts = [piece[pick[index]] for piece, pick in zip(pieces, picks, strict=True)]
-            values.append(tuple([value for part, _ in parts for value in part]))
-            found = [trouble for _, trouble in parts if trouble is not None]
-            if found:
-                troubles[index] = _merged(found)
-        return self._troubled(values, troubles, bad, ages)
+        values: list[Row] = [()] * count
+        troubles: dict[int, list[Trouble]] = {}
+        for part, founds, pick in zip(self._entities, answer, picks, strict=True):
+            pieces = [part.decode(found, wall, ages) for found in founds]
+            values = [row + pieces[key][0] if key >= 0 else row for row, key in zip(values, pick, strict=True)]
+            wrong = {key: trouble for key, (_, trouble) in enumerate(pieces) if trouble is not None}
+            if wrong:
+                for index, key in enumerate(pick):
+                    if key in wrong:
+                        troubles.setdefault(index, []).append(wrong[key])
+        for index in bad:
+            values[index] = (None,) * len(self.columns)
+        return self._troubled(values, {index: _merged(each) for index, each in troubles.items()}, bad, ages)
 
     def _troubled(
         self,
@@ -222,14 +219,14 @@ class Lookup:
 class _ViewPart:
     """One view of an entity: where its values lie in a Found, how to read them, what stands in for them."""
 
-    def __init__(self, view: View, start: int, time_slot: int) -> None:
+    def __init__(self, view: View, start: int, time_slot: int, known: dict[str, Known]) -> None:
         self.name = view.name
         self.start = start
         self.time_slot = time_slot
         self.age_max = view.age_s_max
         self.columns = [feature.column for feature in view.features]
         self.decoders = [decoder(feature.value_type) for feature in view.features]
-        self.together = alike([feature.value_type for feature in view.features])
+        self.together = together([feature.value_type for feature in view.features], start, known)
         self.stand_ins = [feature.stand_in for feature in view.features]
         self.bare = frozenset(f.column for f in view.features if f.stand_in is None)
 
@@ -237,41 +234,42 @@ class _ViewPart:
 class _EntityPart:
     """One entity's share of a row."""
 
-    def __init__(self, entity: Entity) -> None:
+    def __init__(self, entity: Entity, known: dict[str, Known]) -> None:
         layout = slots(entity)
-        self._views = [_ViewPart(*each) for each in zip(entity.views, layout.starts, layout.times, strict=True)]
+        self._views = [_ViewPart(*each, known) for each in zip(entity.views, layout.starts, layout.times, strict=True)]
         self.stand_ins = [value for view in self._views for value in view.stand_ins]
         self.all_missing = _merged([_trouble(view, tuple(view.columns), ()) for view in self._views])
 
-    def decode(self, found: Found, wall: float, ages: dict[str, float]) -> tuple[list[Any], Trouble | None]:
+    def decode(self, found: Found, wall: float, ages: dict[str, float]) -> tuple[Row, Trouble | None]:
         """The entity's values in column order; `ages` keeps the largest age per view. The hot loop of a call."""
-        values: list[Any] = []
+        values: Row = ()
         troubles: list[Trouble] | None = None
         for view in self._views:
             time_slot = view.time_slot
             at = found[time_slot]
-            raws = found[view.start : time_slot]
-            piece: Sequence[Any] | None = view.together(raws) if view.together is not None else None
+            piece = view.together(found)
+            odd = piece is None
             if piece is None:
-                piece = [decode(raw) for decode, raw in zip(view.decoders, raws, strict=True)]
+                raws = found[view.start : time_slot]
+                piece = tuple([decode(raw) for decode, raw in zip(view.decoders, raws, strict=True)])
             age = math.inf if at is None else wall - at if wall > at else 0.0
             if at is not None and age > ages.get(view.name, -1.0):
                 ages[view.name] = age
-            if age > view.age_max or None in piece:
+            if age > view.age_max or (odd and None in piece):
                 piece, trouble = _mended(view, piece, age > view.age_max)
                 troubles = [*troubles, trouble] if troubles else [trouble]
             values += piece
         return values, _merged(troubles) if troubles else None
 
 
-def _mended(view: _ViewPart, piece: Sequence[Any], stale: bool) -> tuple[list[Any], Trouble]:
+def _mended(view: _ViewPart, piece: Row, stale: bool) -> tuple[Row, Trouble]:
     """`piece` with stand-ins for what is missing, or for all of it when `stale`."""
     missing = tuple([name for name, value in zip(view.columns, piece, strict=True) if value is None])
     old = tuple([name for name in view.columns if name not in missing]) if stale else ()
     mended = [
         stand_in if stale or value is None else value for value, stand_in in zip(piece, view.stand_ins, strict=True)
     ]
-    return mended, _trouble(view, missing, old)
+    return tuple(mended), _trouble(view, missing, old)
 
 
 def _trouble(view: _ViewPart, missing: tuple[str, ...], stale: tuple[str, ...]) -> Trouble:
