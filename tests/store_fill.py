@@ -77,14 +77,14 @@ def put_redis(client: "redis.Redis", stored: str, key: bytes, values: Mapping[st
     client.hset(name=key + PLAN.project.encode(), mapping=fields)  # type: ignore[arg-type]
 
 
-def create_postgres_tables(client: "psycopg.Connection[Any]") -> None:
-    for each in PLAN.views:
+def create_postgres_tables(client: "psycopg.Connection[Any]", plan: ReadPlan = PLAN) -> None:
+    for each in plan.views:
         client.execute(
             sql.SQL(
                 "CREATE TABLE IF NOT EXISTS {} (entity_key BYTEA, feature_name TEXT, value BYTEA, "
                 "value_text TEXT NULL, vector_value BYTEA NULL, event_ts TIMESTAMPTZ, created_ts TIMESTAMPTZ, "
                 "PRIMARY KEY(entity_key, feature_name))"
-            ).format(sql.Identifier(f"{PLAN.project}_{each.stored}"))
+            ).format(sql.Identifier(f"{plan.project}_{each.stored}"))
         )
 
 

@@ -98,7 +98,8 @@ IMAGE_PROOF_RUN_ROWS: Final = 64  # images in one run of a proof, which bounds i
 # --- Feature stores -------------------------------------------------------------------------------------------------
 STORE_CONNECT_SECONDS_MAX: Final = 2.0  # s to connect to an online store
 STORE_INFLIGHT_MAX: Final = 4096  # reads waiting on one store connection
-STORE_RETRY_SECONDS: Final = 0.2  # s between attempts to reconnect to a store that is down
+STORE_RETRY_SECONDS: Final = 0.2  # s at most between attempts to reconnect to a store that is down; half at least
+STORE_SPREAD_SECONDS: Final = 0.02  # s within which workers that lost a store at one instant come back to it
 STORE_LOG_SECONDS: Final = 5.0  # s between log lines about lookups that go without their store
 STORE_STALL_SECONDS_MAX: Final = 1.0  # s past its deadline a reply may come before the connection is dropped
 VALUES_KNOWN_MAX: Final = 1024  # decoded values of one type a function keeps; about 150 kB, and most counts are small

@@ -269,7 +269,7 @@ def test_a_session_that_is_ended_is_replaced_by_one_that_only_reads(filled: Post
             ours = "FROM pg_stat_activity WHERE application_name = 'sunup'"
             assert client.execute(f"SELECT pg_terminate_backend(pid) {ours}").fetchall() == [(True,)]
         await answered_within(store, 1, 1)
-        link = store._dials[0].link  # type: ignore[attr-defined]
+        link = store._connections[0].link  # type: ignore[attr-defined]
         link._ask(lambda: link._pq.send_query_params(b'DELETE FROM "contract_stats_v2"', []), 1, math.inf)
         with pytest.raises(StoreUnavailable, match="read-only"):
             await link._waiting[0].future

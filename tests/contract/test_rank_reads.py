@@ -1,4 +1,5 @@
-"""One user and 500 candidates are one read of the online store: on Redis one round trip, on SQLite one visit."""
+"""One user and 500 candidates are one read of the online store: on Redis and PostgreSQL one round trip, on
+SQLite one visit."""
 
 import asyncio
 import math
@@ -15,8 +16,9 @@ from typing import Any
 import pytest
 import redis
 from tests.ports import free_port
+from tests.postgres_fixture import PostgresServer
 from tests.redis_fixture import RedisServer
-from tests.store_fill import USER, int64, put_redis, put_sqlite, user_key, view
+from tests.store_fill import USER, create_postgres_tables, int64, put_postgres, put_redis, put_sqlite, user_key, view
 
 from sunup.batch.rank import Ranking
 from sunup.limits import CANDIDATES_MAX
@@ -122,6 +124,23 @@ def test_redis_is_asked_once(server: RedisServer) -> None:
 def commands(client: "redis.Redis") -> dict[str, int]:
     said: Any = client.info("commandstats")
     return {name.removeprefix("cmdstat_"): stats["calls"] for name, stats in said.items()}
+
+
+def test_postgresql_is_asked_once(postgres_server: PostgresServer) -> None:
+    with postgres_server.client() as client:
+        create_postgres_tables(client, PLAN)
+        put_postgres(client, "stats", user_key((1,)), {"count": int64(7)}, AT)
+        for item in range(CANDIDATES_MAX):
+            put_postgres(client, "items", item_key((item,)), {"views": int64(item + 1), "price": int64(2)}, AT)
+    with closing(Patient(postgres_server.port)) as proxy:
+        before = 0
+
+        def note() -> None:
+            nonlocal before
+            before = proxy.round_trips
+
+        check(read(postgres_server.url.replace(f":{postgres_server.port}/", f":{proxy.port}/"), note))
+        assert proxy.round_trips - before == 1
 
 
 @pytest.fixture

@@ -23,7 +23,7 @@ from sunup.limits import (
 )
 from sunup.lookup.plan import ReadPlan
 from sunup.lookup.store import Answer, Found, Keys, Store, StoreUnavailable, nothing, slots
-from sunup.lookup.stores.dial import Dial
+from sunup.lookup.stores.connection import Connection
 from sunup.lookup.stores.postgres.address import Address
 from sunup.lookup.stores.postgres.link import Link, array
 
@@ -60,16 +60,14 @@ class PostgresStore(Store):
             for view, start, end in zip(entity.views, layout.starts, layout.times, strict=True):
                 names = {feature.name: slot for slot, feature in enumerate(view.features, start)}
                 self._views.append((number, names, end))
-        self._dials: list[Dial[Link]] = []
-        for _ in range(POSTGRES_CONNECTIONS):
-            self._dials.append(self._dial())
+        self._connections = [self._connection() for _ in range(POSTGRES_CONNECTIONS)]
 
     def __repr__(self) -> str:
-        return f"<PostgresStore {self._address} {self._dials[0]!r}>"
+        return f"<PostgresStore {self._connections[0]!r}>"
 
     async def open(self) -> None:
         """Connect, waiting for the first attempt's end; on failure keep trying every STORE_RETRY_SECONDS."""
-        await self._dials[0].open()
+        await self._connections[0].open()
 
     def read_now(self, keys: Keys, deadline: float) -> Answer:  # noqa: ARG002
         raise StoreUnavailable("a PostgreSQL store cannot be read inline")
@@ -81,23 +79,23 @@ class PostgresStore(Store):
         ]
         if not statements:
             return [[] for _ in keys]
-        link = self._dials[0].link
+        link = self._connections[0].link
         if link is None or link.load:
-            link = self._least_loaded() or await self._dials[0].linked(deadline)
+            link = self._least_loaded() or await self._connections[0].linked(deadline)
         results = await link.request(statements, deadline)
         return self._folded(keys, [row for result in results for row in link.rows(result)])
 
     async def close(self) -> None:
-        for dial in self._dials:
-            await dial.close()
+        for connection in self._connections:
+            await connection.close()
 
     def _least_loaded(self) -> Link | None:
         """Of the connections there are; the others are asked for."""
         least: Link | None = None
-        for dial in self._dials:
-            link = dial.link
+        for connection in self._connections:
+            link = connection.link
             if link is None:
-                dial.begin()
+                connection.start()
             elif least is None or link.load < least.load:
                 least = link
         return least
@@ -117,15 +115,15 @@ class PostgresStore(Store):
                 found[time_slot] = at
         return [[found[key] for key in wanted] for wanted, found in zip(keys, founds, strict=True)]
 
-    def _dial(self) -> Dial[Link]:
+    def _connection(self) -> Connection[Link]:
         def lost(link: Link, reason: str) -> None:
-            dial.lost(link, reason)
+            connection.lost(link, reason)
 
         async def connect() -> Link:
             return await self._connected(lost)
 
-        dial = Dial(self._address, connect)
-        return dial
+        connection = Connection(connect, repr(self._address))
+        return connection
 
     async def _connected(self, on_lost: Callable[[Link, str], None]) -> Link:
         """A new connection with the read prepared in it."""
@@ -134,7 +132,7 @@ class PostgresStore(Store):
         path = at.schema if at.schema == "public" else f"{at.schema},public"
         session = {"search_path": path, **_SESSION}
         try:
-            connection = await psycopg.AsyncConnection.connect(
+            made = await psycopg.AsyncConnection.connect(
                 host=at.host,
                 port=at.port,
                 dbname=at.database,
@@ -148,7 +146,7 @@ class PostgresStore(Store):
             )
         except psycopg.Error as error:
             raise StoreUnavailable(" ".join(str(error).split())) from error
-        link = Link(connection, asyncio.get_running_loop(), on_lost)
+        link = Link(made, asyncio.get_running_loop(), on_lost)
         try:
             deadline = time.monotonic() + STORE_CONNECT_SECONDS_MAX
             await link.prepare(self._query, len(self._nothing), timeout_ms=self._timeout_ms, deadline=deadline)
