@@ -5,11 +5,12 @@ from collections.abc import Iterator
 
 import pytest
 from tests.moderate_fixture import moderate, moderate_pictures
+from tests.postgres_fixture import postgres
 from tests.redis_fixture import redis_server, redis_url
 
 from sunup.bundle.packager import Packager
 
-__all__ = ["moderate", "moderate_pictures", "redis_server", "redis_url"]
+__all__ = ["moderate", "moderate_pictures", "postgres", "redis_server", "redis_url"]
 
 
 @pytest.fixture(autouse=True, scope="module")
