@@ -16,6 +16,7 @@ import pytest
 from numpy.typing import NDArray
 from tests.engine_fixture import Engine
 from tests.fraud_fixture import ROOT, Trained
+from tests.postgres_fixture import PASSWORD, USER
 from tests.service.test_cli import platform
 
 with warnings.catch_warnings():
@@ -72,16 +73,26 @@ class Served:
         return predictions
 
 
-@pytest.fixture(scope="module", params=["sqlite", "redis"])
-def served(request: pytest.FixtureRequest, trained: Trained, tmp_path_factory: Any, redis_url: str) -> Iterator[Served]:
+def setting(store: str, request: pytest.FixtureRequest) -> str:
+    """feature_store.yaml for a server of the tests."""
+    text = (ROOT / "features" / f"feature_store.{store}.yaml").read_text()
+    if store == "redis":
+        url: str = request.getfixturevalue("redis_url")
+        return text.replace("localhost:6379", url.removeprefix("redis://").removesuffix("/0"))
+    port = request.getfixturevalue("postgres").port
+    text = text.replace("host: localhost", "host: 127.0.0.1").replace("port: 5432", f"port: {port}")
+    return text.replace("user: sunup", f"user: {USER}").replace("password: sunup", f"password: '{PASSWORD}'")
+
+
+@pytest.fixture(scope="module", params=["sqlite", "redis", "postgres"])
+def served(request: pytest.FixtureRequest, trained: Trained, tmp_path_factory: Any) -> Iterator[Served]:
     root = tmp_path_factory.mktemp(request.param) / "p"
     shutil.copytree(trained.project.root, root, ignore=shutil.ignore_patterns("run", "bundles"))
     environment: dict[str, str] = {}
-    if request.param == "redis":
-        setting = root / "redis.yaml"
-        text = (ROOT / "features" / "feature_store.redis.yaml").read_text()
-        setting.write_text(text.replace("localhost:6379", redis_url.removeprefix("redis://").removesuffix("/0")))
-        environment["FEAST_FS_YAML_FILE_PATH"] = str(setting)
+    if request.param != "sqlite":
+        file = root / "other.yaml"
+        file.write_text(setting(request.param, request))
+        environment["FEAST_FS_YAML_FILE_PATH"] = str(file)
         command = [sys.executable, "-m", "functions.fraud.train"]  # trains nothing twice, but fills the new store
         subprocess.run(command, cwd=root, check=True, capture_output=True, env={**os.environ, **environment})
     engine = Engine(root)
@@ -133,6 +144,8 @@ def original(root: Path, version: str, rows: "pd.DataFrame") -> NDArray[np.float
     """The registered model's own probabilities, on the features Feast's SDK reads online."""
     store = FeatureStore(repo_path=str(root / "features"))
     table = train.inputs(train.online(store, rows), train.defaults(Project(root)))
+    if connection := getattr(store._get_provider().online_store, "_conn", None):
+        connection.close()  # Feast itself never does
     mlflow.set_tracking_uri(f"sqlite:///{root / '.sunup' / 'mlflow' / 'mlflow.db'}")
     flavor = mlflow.lightgbm if version == "3" else mlflow.sklearn
     model = flavor.load_model(f"models:/{train.NAME}/{version}")
