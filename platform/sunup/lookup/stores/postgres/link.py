@@ -9,16 +9,16 @@ import asyncio
 import logging
 import struct
 import time
-from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import psycopg
 from psycopg.adapt import Transformer
-from psycopg.pq import ConnStatus, DiagnosticField, ExecStatus, Format
+from psycopg.pq import DiagnosticField, ExecStatus, Format
 
 from sunup.limits import POSTGRES_INFLIGHT_MAX, STORE_STALL_SECONDS_MAX
 from sunup.lookup.store import StoreUnavailable
+from sunup.lookup.stores.waiting import Replied, Request, Waiting, settling
 
 _log = logging.getLogger("sunup.lookup")
 
@@ -30,24 +30,10 @@ _EMPTY: Final = struct.pack(">iii", 0, 0, _BYTEA)
 _CANCELLED: Final = b"57014"  # by the statement timeout; any other error says that something is wrong here
 
 
-class _Request:
-    """Statements sent together, with one Sync behind them, and the results that came so far."""
-
-    __slots__ = ("deadline", "future", "results", "statements")
-
-    def __init__(self, future: "asyncio.Future[list[Any]]", statements: int, deadline: float) -> None:
-        self.future = future
-        self.statements = statements
-        self.deadline = deadline
-        self.results: list[Any] = []
-
-
 class Link:
     """One connection with the read prepared in it. Results come in order: the oldest request owns the next.
 
-    A request whose deadline passes stays in the queue without its caller: its results are taken off the wire and
-    dropped, so none is ever given to another request. If they do not come within STORE_STALL_SECONDS_MAX either, the
-    connection is dropped. One timer serves all requests. A Sync behind each makes an error the error of one request.
+    A Sync behind each makes an error the error of one request.
     """
 
     def __init__(
@@ -59,11 +45,9 @@ class Link:
         self._pq = connection.pgconn
         self._loop = loop
         self._on_lost = on_lost
-        self._rows = Transformer(connection)
+        self._transformer = Transformer(connection)
         self._formats: list[Format] = []
-        self._waiting: deque[_Request] = deque()
-        self._timer: asyncio.TimerHandle | None = None
-        self._timer_at = 0.0
+        self._waiting = Waiting(loop, self._stalled)
         self._writing = False
         self.load = 0  # statements sent and not answered
         self._pq.nonblocking = 1
@@ -72,7 +56,7 @@ class Link:
         loop.add_reader(self._socket, self._readable)
 
     def __repr__(self) -> str:
-        return f"<Link {len(self._waiting)} waiting>"
+        return f"<Link {len(self._waiting.queue)} waiting>"
 
     async def prepare(self, query: bytes, parameters: int, *, timeout_ms: int, deadline: float) -> None:
         """Prepare `query`, whose parameters are bytea[], plan it by running it once with none, and set the timeout of
@@ -84,12 +68,20 @@ class Link:
             self._pq.send_query_prepared(_NAME, [array(())] * parameters, self._formats, Format.BINARY)
             self._pq.send_query_params(b"SELECT set_config('statement_timeout', $1, false)", [b"%d" % timeout_ms])
 
-        await self._ask(send, 3, deadline)
+        prepared: asyncio.Future[list[Any]] = self._loop.create_future()
+        self._ask(send, 3, deadline, settling(prepared))
+        await prepared
 
     def request(self, statements: Sequence[Sequence[bytes]], deadline: float) -> "asyncio.Future[list[Any]]":
         """Run the prepared read once for each of `statements`, which are its parameters (see `array`), in one round
-        trip; the future holds a result for each, to be given to `rows` at once, or StoreUnavailable."""
-        if len(self._waiting) >= POSTGRES_INFLIGHT_MAX:
+        trip; the future holds the rows of all of them, or StoreUnavailable."""
+        future: asyncio.Future[list[Any]] = self._loop.create_future()
+        self.ask(statements, deadline, settling(future))
+        return future
+
+    def ask(self, statements: Sequence[Sequence[bytes]], deadline: float, told: Replied) -> Request:
+        """The same for a caller that is told within the read that brings the last row. `told` must not raise."""
+        if len(self._waiting.queue) >= POSTGRES_INFLIGHT_MAX:
             raise StoreUnavailable("too many reads waiting")
         if time.monotonic() > deadline:
             raise StoreUnavailable("the deadline passed before the read")
@@ -98,33 +90,27 @@ class Link:
             for parameters in statements:
                 self._pq.send_query_prepared(_NAME, parameters, self._formats, Format.BINARY)
 
-        return self._ask(send, len(statements), deadline)
-
-    def rows(self, result: Any) -> list[tuple[Any, ...]]:
-        """A result as tuples: int, str, bytes and float as their columns are."""
-        self._rows.set_pgresult(result)
-        return self._rows.load_rows(0, result.ntuples, tuple)
+        return self._ask(send, len(statements), deadline, told)
 
     def drop(self) -> None:
         """Close at once; everything waiting fails."""
         self._end("the connection was closed")
 
-    def _ask(self, send: Callable[[], None], count: int, deadline: float) -> "asyncio.Future[list[Any]]":
-        if self._pq.status != ConnStatus.OK:
+    def _ask(self, send: Callable[[], None], count: int, deadline: float, told: Replied) -> Request:
+        if self._socket < 0:
             raise StoreUnavailable("the connection is closed")
-        future: asyncio.Future[list[Any]] = self._loop.create_future()
-        self._waiting.append(_Request(future, count, deadline))
-        self.load += count
         try:
             send()
             self._pq.pipeline_sync()
             self._flush()
         except psycopg.Error as error:
-            self._end(f"the connection was lost ({_said(error)})")  # fails this request with all the others
-            return future
-        if self._timer is None or deadline < self._timer_at:
-            self._arm(deadline)
-        return future
+            reason = f"the connection was lost ({_said(error)})"
+            self._end(reason)
+            raise StoreUnavailable(reason) from error
+        request = Request(told, count, deadline)
+        self._waiting.add(request)
+        self.load += count
+        return request
 
     def _flush(self) -> None:
         """Write what the socket takes; the rest when it takes more."""
@@ -145,7 +131,7 @@ class Link:
     def _readable(self) -> None:
         try:
             self._pq.consume_input()
-            while self._waiting and not self._pq.is_busy():
+            while self._waiting.queue and not self._pq.is_busy():
                 result = self._pq.get_result()
                 if result is not None:  # None ends a statement's results
                     self._take(result)
@@ -155,21 +141,31 @@ class Link:
             self._end(f"the connection was lost ({_said(error)})")
 
     def _take(self, result: Any) -> None:
-        request, status = self._waiting[0], result.status
+        request, status = self._waiting.queue[0], result.status
         if status == ExecStatus.PIPELINE_SYNC:
-            self._waiting.popleft()
-            self.load -= request.statements
-            if not request.future.done():
-                request.future.set_result(request.results)
-        elif status in (ExecStatus.TUPLES_OK, ExecStatus.COMMAND_OK):
-            if not request.future.done():
-                request.results.append(result)
-        elif status != ExecStatus.PIPELINE_ABORTED:
+            self._waiting.queue.popleft()
+            self.load -= request.count
+            if request.told is not None:
+                request.tell(self._rows(request.replies))
+        elif status == ExecStatus.TUPLES_OK:
+            if request.told is not None:
+                request.replies.append(result)
+        elif status not in (ExecStatus.COMMAND_OK, ExecStatus.PIPELINE_ABORTED):
             code, says = result.error_field(DiagnosticField.SQLSTATE), result.get_error_message().splitlines()
-            if not request.future.done():
-                request.future.set_exception(StoreUnavailable(f"the store refused a read: {says[0] if says else code}"))
+            request.tell(StoreUnavailable(f"the store refused a read: {says[0] if says else code}"))
             if code != _CANCELLED:
                 self._end(f"the store refused a read ({says[0] if says else code})")
+
+    def _rows(self, results: list[Any]) -> list[Any] | StoreUnavailable:
+        """Their rows as tuples: int, str, bytes and float as their columns are."""
+        rows: list[Any] = []
+        try:
+            for result in results:
+                self._transformer.set_pgresult(result)
+                rows += self._transformer.load_rows(0, result.ntuples, tuple)
+        except psycopg.Error as error:
+            return StoreUnavailable(f"the store sent what cannot be read: {_said(error)}")
+        return rows
 
     def _end(self, reason: str) -> None:
         """The connection is over, whoever ended it."""
@@ -179,38 +175,11 @@ class Link:
         self._loop.remove_writer(self._socket)
         self._socket = -1
         self._pq.finish()
-        if self._timer is not None:
-            self._timer.cancel()
-        while self._waiting:
-            request = self._waiting.popleft()
-            if not request.future.done():
-                request.future.set_exception(StoreUnavailable(reason))
+        self._waiting.end(reason)
         self._on_lost(self, reason)
 
-    def _arm(self, at: float) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-        self._timer_at = at
-        self._timer = self._loop.call_later(max(0.0, at - time.monotonic()), self._expire)
-
-    def _expire(self) -> None:
-        """Let go of callers whose deadline passed, and of the connection when it has stalled."""
-        self._timer = None
-        now = time.monotonic()
-        if self._waiting and now > self._waiting[0].deadline + STORE_STALL_SECONDS_MAX:
-            self._end(f"no reply for {STORE_STALL_SECONDS_MAX:.1f} s")
-            return
-        next_at = self._waiting[0].deadline + STORE_STALL_SECONDS_MAX if self._waiting else 0.0
-        for request in self._waiting:
-            if request.future.done():
-                continue
-            if request.deadline <= now:
-                request.future.set_exception(StoreUnavailable("the deadline passed"))
-                request.results.clear()
-            else:
-                next_at = min(next_at, request.deadline)
-        if self._waiting:
-            self._arm(max(next_at, now + 0.001))  # a stalled store must not turn the loop into a timer queue
+    def _stalled(self) -> None:
+        self._end(f"no reply for {STORE_STALL_SECONDS_MAX:.1f} s")
 
 
 def array(keys: Sequence[bytes]) -> bytes:

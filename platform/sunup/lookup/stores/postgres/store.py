@@ -22,7 +22,7 @@ from sunup.limits import (
     STORE_CONNECT_SECONDS_MAX,
 )
 from sunup.lookup.plan import ReadPlan
-from sunup.lookup.store import Answer, Found, Keys, Store, StoreUnavailable, nothing, slots
+from sunup.lookup.store import Answer, Found, Keys, Reading, Store, StoreUnavailable, Told, nothing, slots
 from sunup.lookup.stores.connection import Connection
 from sunup.lookup.stores.postgres.address import Address
 from sunup.lookup.stores.postgres.link import Link, array
@@ -73,25 +73,31 @@ class PostgresStore(Store):
         raise StoreUnavailable("a PostgreSQL store cannot be read inline")
 
     async def read(self, keys: Keys, deadline: float) -> Answer:
-        statements = [
-            [array(wanted[start : start + _KEYS]) for wanted in keys]
-            for start in range(0, max(map(len, keys), default=0), _KEYS)
-        ]
+        statements = _statements(keys)
         if not statements:
             return [[] for _ in keys]
-        link = self._connections[0].link
-        if link is None or link.load:
-            link = self._least_loaded() or await self._connections[0].linked(deadline)
-        results = await link.request(statements, deadline)
-        return self._folded(keys, [row for result in results for row in link.rows(result)])
+        link = self._link() or await self._connections[0].linked(deadline)
+        return self._folded(keys, await link.request(statements, deadline))
+
+    def ask(self, keys: Keys, deadline: float, told: Told) -> Reading:
+        statements, link = _statements(keys), self._link()
+        if link is None or not statements:
+            return super().ask(keys, deadline, told)
+
+        def replied(rows: list[Any] | StoreUnavailable) -> None:
+            told(self._folded(keys, rows) if type(rows) is list else rows)
+
+        return link.ask(statements, deadline, replied)
 
     async def close(self) -> None:
         for connection in self._connections:
             await connection.close()
 
-    def _least_loaded(self) -> Link | None:
-        """Of the connections there are; the others are asked for."""
-        least: Link | None = None
+    def _link(self) -> Link | None:
+        """The first connection unless it is busy, then of those there are the least busy; the others are asked for."""
+        least = self._connections[0].link
+        if least is not None and not least.load:
+            return least
         for connection in self._connections:
             link = connection.link
             if link is None:
@@ -154,6 +160,14 @@ class PostgresStore(Store):
             link.drop()
             raise
         return link
+
+
+def _statements(keys: Keys) -> list[list[bytes]]:
+    """The parameters of as many runs of the read as `keys` need."""
+    return [
+        [array(wanted[start : start + _KEYS]) for wanted in keys]
+        for start in range(0, max(map(len, keys), default=0), _KEYS)
+    ]
 
 
 def _escaped(value: str) -> str:

@@ -4,83 +4,52 @@ import asyncio
 import logging
 import socket
 import time
-from collections import deque
 from collections.abc import Callable
-from functools import partial
-from typing import Any, TypeAlias, cast
+from typing import Any, cast
 
 import hiredis
 
 from sunup.limits import STORE_INFLIGHT_MAX, STORE_STALL_SECONDS_MAX
 from sunup.lookup.store import StoreUnavailable
+from sunup.lookup.stores.waiting import Replied, Request, Waiting, settling
 
 _log = logging.getLogger("sunup.lookup")
-
-
-Replied: TypeAlias = Callable[[list[Any] | StoreUnavailable], None]
-
-
-class _Request:
-    """Commands written together and the replies that came so far. `told`: None once its caller was told, or left."""
-
-    __slots__ = ("count", "deadline", "replies", "told")
-
-    def __init__(self, told: Replied, count: int, deadline: float) -> None:
-        self.told: Replied | None = told
-        self.count = count
-        self.deadline = deadline
-        self.replies: list[Any] = []
-
-    def cancel(self) -> None:
-        self.told = None
-
-    def tell(self, what: list[Any] | StoreUnavailable) -> None:
-        told, self.told = self.told, None
-        if told is not None:
-            told(what)
 
 
 class Link(asyncio.Protocol):
     """One connection. Redis answers in order, so the oldest request owns the next reply.
 
-    A request whose deadline passes stays in the queue without its caller: its replies are taken off the wire and
-    dropped, so no reply is ever given to another request. If they do not come within STORE_STALL_SECONDS_MAX either,
-    the connection is dropped. One timer serves all requests: a timer per call would cost more than the call's parsing.
-    So would a write per call: what is asked for in one turn of the loop leaves together.
+    A write per call would cost more than its parsing: what is asked for in one turn of the loop leaves together.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, on_lost: Callable[["Link", str], None]) -> None:
         self._loop = loop
         self._on_lost = on_lost
         self._reader = hiredis.Reader()
-        self._waiting: deque[_Request] = deque()
+        self._waiting = Waiting(loop, self._stalled)
         self._unsent: list[bytes] = []
         self._transport: asyncio.Transport | None = None
-        self._timer: asyncio.TimerHandle | None = None
-        self._timer_at = 0.0
 
     def __repr__(self) -> str:
-        return f"<Link {len(self._waiting)} waiting>"
+        return f"<Link {len(self._waiting.queue)} waiting>"
 
     def request(self, data: bytes, count: int, deadline: float) -> "asyncio.Future[list[Any]]":
         """Send commands that get `count` replies; the future holds them, or StoreUnavailable."""
         future: asyncio.Future[list[Any]] = self._loop.create_future()
-        self.ask(data, count, deadline, partial(_settle, future))
+        self.ask(data, count, deadline, settling(future))
         return future
 
-    def ask(self, data: bytes, count: int, deadline: float, told: Replied) -> _Request:
+    def ask(self, data: bytes, count: int, deadline: float, told: Replied) -> Request:
         """The same for a caller that is told within the read that brings the last reply. `told` must not raise."""
-        if self._transport is None or len(self._waiting) >= STORE_INFLIGHT_MAX:
+        if self._transport is None or len(self._waiting.queue) >= STORE_INFLIGHT_MAX:
             raise StoreUnavailable("the connection is closed" if self._transport is None else "too many reads waiting")
         if time.monotonic() > deadline:
             raise StoreUnavailable("the deadline passed before the read")
-        request = _Request(told, count, deadline)
-        self._waiting.append(request)
+        request = Request(told, count, deadline)
+        self._waiting.add(request)
         if not self._unsent:
             self._loop.call_soon(self._send)  # behind the calls that are begun in this turn
         self._unsent.append(data)
-        if self._timer is None or deadline < self._timer_at:
-            self._arm(deadline)
         return request
 
     def _send(self) -> None:
@@ -99,7 +68,7 @@ class Link(asyncio.Protocol):
         transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
 
     def data_received(self, data: bytes) -> None:
-        reader, waiting = self._reader, self._waiting
+        reader, waiting = self._reader, self._waiting.queue
         try:
             reader.feed(data)
             while waiting:
@@ -121,43 +90,10 @@ class Link(asyncio.Protocol):
 
     def connection_lost(self, error: Exception | None) -> None:
         self._transport = None
-        if self._timer is not None:
-            self._timer.cancel()
         reason = f"the connection was lost ({error or 'closed by the server'})"
-        while self._waiting:
-            self._waiting.popleft().tell(StoreUnavailable(reason))
+        self._waiting.end(reason)
         self._on_lost(self, reason)
 
-    def _arm(self, at: float) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-        self._timer_at = at
-        self._timer = self._loop.call_later(max(0.0, at - time.monotonic()), self._expire)
-
-    def _expire(self) -> None:
-        """Let go of callers whose deadline passed, and of the connection when it has stalled."""
-        self._timer = None
-        now = time.monotonic()
-        if self._waiting and now > self._waiting[0].deadline + STORE_STALL_SECONDS_MAX:
-            _log.warning("feature store gave no reply for %.1f s; reconnecting", STORE_STALL_SECONDS_MAX)
-            self.drop()
-            return
-        next_at = self._waiting[0].deadline + STORE_STALL_SECONDS_MAX if self._waiting else 0.0
-        for request in tuple(self._waiting):  # who is told may ask again
-            if request.told is None:
-                continue
-            if request.deadline <= now:
-                request.tell(StoreUnavailable("the deadline passed"))
-            else:
-                next_at = min(next_at, request.deadline)
-        if self._waiting:
-            self._arm(max(next_at, now + 0.001))  # a stalled store must not turn the loop into a timer queue
-
-
-def _settle(future: "asyncio.Future[list[Any]]", what: list[Any] | StoreUnavailable) -> None:
-    if future.done():
-        return
-    if isinstance(what, StoreUnavailable):
-        future.set_exception(what)
-    else:
-        future.set_result(what)
+    def _stalled(self) -> None:
+        _log.warning("feature store gave no reply for %.1f s; reconnecting", STORE_STALL_SECONDS_MAX)
+        self.drop()
