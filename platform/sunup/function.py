@@ -28,6 +28,7 @@ from sunup.execute.proof import Warmup, compare, read_warmup
 from sunup.limits import BATCH_ROWS_MAX, IMAGE_RUN_ROWS_MAX, INLINE_SECONDS_MAX
 from sunup.link.process import trim_heap
 from sunup.lookup import plan as read_plan
+from sunup.lookup.cache import cached
 from sunup.lookup.join import Lookup
 from sunup.lookup.stores.open import open_store
 from sunup.types import Field
@@ -55,6 +56,13 @@ class Cost(NamedTuple):
     rows: int
     seconds: float
     load: float = inf
+
+    @property
+    def rows_now_max(self) -> int:
+        """How many rows run on the event loop: as many as INLINE_SECONDS_MAX pays for, or none."""
+        if self.seconds > INLINE_SECONDS_MAX:
+            return 0
+        return max(1, int(self.rows * INLINE_SECONDS_MAX / max(self.seconds, 1e-9)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,7 +228,7 @@ def _open_lookup(path: Path, manifest: Manifest, settings: Mapping[str, str]) ->
             "Give it the online store, for example sqlite:///absolute/path or redis://host:port/db."
         )
     plan = read_plan.load(path.read_bytes())
-    return Lookup(plan, open_store(url, plan), manifest.rows)
+    return Lookup(plan, cached(open_store(url, plan), plan), manifest.rows)
 
 
 def _ranking(manifest: Manifest) -> Ranking | None:

@@ -111,6 +111,14 @@ SQLITE_CHECK_SECONDS: Final = 1.0  # s between looks at whether an online store'
 POSTGRES_CONNECTIONS: Final = 2  # of one worker; the second is for reads beside a large one, more gain nothing
 POSTGRES_INFLIGHT_MAX: Final = 256  # reads waiting on one PostgreSQL connection: what it answers in 10 ms or so
 POSTGRES_STATEMENT_SECONDS_MIN: Final = 0.1  # s a server may work on one read at least, however short the deadline
+FEATURE_CACHE_KEYS_MAX: Final = 50_000  # entity keys a worker remembers for [features] cache; the longest unused go
+FEATURE_CACHE_BYTES_MAX: Final = 32 * 1024**2  # bytes of them in one worker, as much again as an idle worker holds
+
+# --- Prediction cache -----------------------------------------------------------------------------------------------
+ANSWERS_MAX: Final = 50_000  # rows whose answers a worker remembers for [cache]; the longest unused go
+ANSWERS_BYTES_MAX: Final = 32 * 1024**2  # bytes of them in one worker, their keys included
+ANSWERS_PER_CALL_MAX: Final = 1024  # rows of one call that are looked for; some us each, on the event loop
+ANSWER_KEY_BYTES_MAX: Final = 512  # bytes of a row kept as they are; of a longer one (text, a picture) its BLAKE2b
 
 # --- Training and serving -------------------------------------------------------------------------------------------
 TRAINING_ROWS_MAX: Final = 100_000  # rows of a training sample that are profiled; more would not move a decile

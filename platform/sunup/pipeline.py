@@ -19,46 +19,26 @@ from asyncio import timeout
 from collections.abc import Callable, Mapping, Sequence
 from math import inf
 from time import perf_counter
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from numpy.typing import NDArray
 
 from sunup.batch.assemble import Ready, prepare
 from sunup.batch.batcher import Batcher, Ran
 from sunup.batch.plan import slices
+from sunup.batch.recall import Recall
 from sunup.batch.respond import joined, reply
 from sunup.batch.retrieve import Ranker
 from sunup.batch.turn import Begun, Turn
 from sunup.clock import Clock, SystemClock
 from sunup.errors import BadRequest, CallError, DeadlineExceeded, ExecutionFailed, HandlerFailed
 from sunup.execute.handler import HookFailed
-from sunup.function import Cost, Function
-from sunup.limits import INLINE_SECONDS_MAX, LOOKUP_ROWS_PER_DEADLINE
+from sunup.function import Function
+from sunup.limits import LOOKUP_ROWS_PER_DEADLINE
+from sunup.observer import Observer, Unobserved
 from sunup.types import Call, Column, Features, Reply, Row, Timings
 
 _LOG: Final = logging.getLogger(__name__)
-
-
-class Observer(Protocol):
-    """What a pipeline tells while it works. Both are called on the event loop and must return at once."""
-
-    def features(self, found: Features) -> None:
-        """A lookup ended."""
-        ...
-
-    def queued(self, calls: int) -> None:
-        """So many calls now wait for the model."""
-        ...
-
-
-class Unobserved:
-    """Nobody looks."""
-
-    def features(self, found: Features) -> None:
-        """See Observer."""
-
-    def queued(self, calls: int) -> None:
-        """See Observer."""
 
 
 class Pipeline:
@@ -74,8 +54,13 @@ class Pipeline:
         self._clock = clock or SystemClock()
         self._handled = function.handled
         # Decoding a picture is never done on the event loop; nor is a function's own code, whose cost nobody knows.
-        self._rows_now_max = 0 if self._pictures or self._handled else _rows_now_max(function.cost)
+        self._rows_now_max = 0 if self._pictures or self._handled else function.cost.rows_now_max
         self._run_rows_max = function.run_rows_max
+        self._recalls = self._lookup.recall if self._lookup is not None and self._lookup.cache is not None else None
+        self._recalled: tuple[Call, Features] | None = None  # between `takes_now` and `answer_now`
+        recall = self._opened_recall(function)
+        self._recall = None if self._pictures else recall
+        self._recall_pictures = recall.pictures if recall and self._pictures else None  # before they are decoded
         queue_max = function.manifest.scale.queue_max
         self._ranker = (
             Ranker(function.ranking, function.retrieval, queue_max=queue_max, clock=self._clock)
@@ -99,6 +84,17 @@ class Pipeline:
             known=function.cost[:2] if self._handled is None else None,  # that is the model's alone
         )
 
+    def _opened_recall(self, function: Function) -> Recall | None:
+        """What remembers answers. Nobody knows what a handler.py looks at of a row: it is all of it."""
+        spec, lookup = function.manifest.cache, function.lookup
+        if lookup is not None and lookup.cache is not None:
+            lookup.cache.tell = self._observer.recalled
+        if spec is None:
+            return None
+        fields = function.manifest.rows + (lookup.columns if lookup is not None else ())
+        inputs = function.manifest.inputs if self._handled is None else None
+        return Recall(spec, fields, inputs, clock=self._clock, tell=self._observer.recalled)
+
     def __repr__(self) -> str:
         return f"Pipeline(inline={self.inline}, rows_now_max={self._rows_now_max}, {self._batcher!r})"
 
@@ -109,7 +105,9 @@ class Pipeline:
 
     def takes_now(self, call: Call) -> bool:
         """Whether `answer_now` is the way for this call: inline, and few enough rows not to hold up the others."""
-        return self._ranker is None and len(call.rows) <= self._rows_now_max and self._looks_up_now(call)
+        if self._ranker is not None or len(call.rows) > self._rows_now_max:
+            return False
+        return self._looks_up_now(call) or (self._recalls is not None and self._recall_features(call, self._recalls))
 
     def answer_now(self, call: Call) -> Reply:
         """The reply, without leaving the event loop. Raises CallError; for one record, its own."""
@@ -120,8 +118,11 @@ class Pipeline:
         return self._reply(call, ready, outputs, timings)
 
     def takes_soon(self, call: Call) -> bool:
-        """Whether `begin` is the way for this call: it waits for its features and for nothing else."""
-        few = self._ranker is None and 0 < len(call.rows) <= self._rows_now_max
+        """Whether `begin` is the way for this call: it waits for its features and for nothing else.
+
+        Not with [cache]: of calls that share a run it would not be known which of their rows were recalled.
+        """
+        few = self._ranker is None and self._recall is None and 0 < len(call.rows) <= self._rows_now_max
         return few and self._lookup is not None and not self._lookup.inline
 
     def begin(self, call: Call, told: Callable[[Reply | Exception], None]) -> Begun:
@@ -140,6 +141,9 @@ class Pipeline:
         """The reply, for any call. Raises CallError; for one record, its own."""
         timings = Timings()
         if self._pictures is not None:
+            if self._recall_pictures is not None:
+                call, outputs = await self._recall_pictures(call, timings, self._pictures.decoded, self._execute)
+                return self._reply(call, prepare(call, None), outputs, timings)
             call = await self._pictures.decoded(call, timings)
         if self._ranker is not None:
             return await self._rank(self._ranker, call, timings)
@@ -172,11 +176,20 @@ class Pipeline:
     def _looks_up_now(self, call: Call) -> bool:
         return self._lookup is None or (self._lookup.inline and len(call.rows) <= LOOKUP_ROWS_PER_DEADLINE)
 
+    def _recall_features(self, call: Call, recall: Callable[..., Features | None]) -> bool:
+        """Whether all features of a call are remembered: `answer_now`, which comes next, needs no store then."""
+        found = recall(call.rows, wall=self._clock.wall())
+        self._recalled = None if found is None else (call, found)
+        return found is not None
+
     def _read_now(self, call: Call, timings: Timings) -> Features | None:
         if self._lookup is None or not call.rows:
             return None
         started, clock = perf_counter(), self._clock
-        found = self._lookup.read_now(call.rows, now=clock.now(), wall=clock.wall(), until=call.deadline)
+        if self._recalled is not None and self._recalled[0] is call:
+            found, self._recalled = self._recalled[1], None
+        else:
+            found = self._lookup.read_now(call.rows, now=clock.now(), wall=clock.wall(), until=call.deadline)
         timings.lookup = perf_counter() - started
         self._observer.features(found)
         return found
@@ -197,7 +210,7 @@ class Pipeline:
             return []
         self._check_deadline(call)
         try:
-            return self._run(rows, timings)
+            return self._run(rows, timings) if self._recall is None else self._recall.run(rows, timings, self._run)
         except Exception as error:
             raise _failed(call, error) from error
 
@@ -205,6 +218,12 @@ class Pipeline:
         if len(rows) <= self._rows_now_max:
             return self._execute_now(call, rows, timings)
         self._check_deadline(call)
+        if self._recall is None:
+            return await self._submit(call, rows, timings)
+        seen = self._recall.look(rows, timings)
+        return self._recall.finish(seen, await self._submit(call, seen.rows, timings) if seen.rows else [])
+
+    async def _submit(self, call: Call, rows: Sequence[Row], timings: Timings) -> list[NDArray[Any]]:
         try:
             submit = self._batcher.submit if self._handled is None else self._submit_in_time
             ran = await submit(rows, call.deadline)
@@ -259,13 +278,6 @@ class Pipeline:
     def _reply(self, call: Call, ready: Ready, outputs: list[NDArray[Any]], timings: Timings) -> Reply:
         columns = self._response.columns(outputs) if outputs else self._response.empty
         return reply(call, ready, columns, timings)
-
-
-def _rows_now_max(cost: Cost) -> int:
-    """How many rows run on the event loop: as many as INLINE_SECONDS_MAX pays for, or none."""
-    if cost.seconds > INLINE_SECONDS_MAX:
-        return 0
-    return max(1, int(cost.rows * INLINE_SECONDS_MAX / max(cost.seconds, 1e-9)))
 
 
 def _failed(call: Call, error: Exception) -> CallError:

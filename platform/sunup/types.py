@@ -72,6 +72,20 @@ class ImageSpec(msgspec.Struct, frozen=True):
     pixels_max: int = IMAGE_PIXELS_DEFAULT
 
 
+class CacheSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """[cache] of function.toml: how many seconds the answer of a row may be given again to an identical one, and to
+    one that is the same after `round`, column -> step (0: not at all)."""
+
+    identical_s: float = 0.0
+    similar_s: float = 0.0
+    round: dict[str, float] = {}
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The caches there are, as metrics name them."""
+        return tuple(name for name, ttl in (("identical", self.identical_s), ("similar", self.similar_s)) if ttl)
+
+
 class Decision(msgspec.Struct, frozen=True):
     """A response field computed from another one: `then` where `field` > `above`, else `otherwise`."""
 
@@ -131,13 +145,17 @@ class Features(msgspec.Struct, frozen=True):
 
 
 class Timings(msgspec.Struct):
-    """Seconds spent per stage of one call, for Server-Timing and the stage histograms."""
+    """Seconds spent per stage of one call, for Server-Timing and the stage histograms.
+
+    `recalled`: how many of its rows a prediction cache answered, as "identical=3, similar=1"; None: none.
+    """
 
     decode: float = 0.0
     lookup: float = 0.0
     batch: float = 0.0
     execute: float = 0.0
     encode: float = 0.0
+    recalled: str | None = None
 
 
 class Reply(msgspec.Struct, frozen=True):

@@ -14,6 +14,7 @@ from sunup.serve.http.message import Request
 from sunup.serve.telemetry import log
 from sunup.serve.telemetry.meter import Meter, worker_series
 from sunup.serve.telemetry.metrics import MetricsHandler, text
+from sunup.serve.telemetry.statistics import model_statistics
 from sunup.types import Features, Timings
 
 
@@ -66,6 +67,34 @@ def test_features_are_counted(tmp_path: Path) -> None:
     assert found["sunup_features_defaulted_total", "feature=mean"] == 2
     assert found["sunup_feature_age_seconds_bucket", "le=60.0,view=card"] == 1
     assert found["sunup_feature_age_seconds_sum", "view=card"] == 42
+
+
+def test_caches_are_counted_by_name(tmp_path: Path) -> None:
+    caches = ("features:card", "identical", "similar")
+    for name in ("a", "b"):
+        one = Meter(Segment.create(tmp_path / f"{name}.seg", worker_series("fraud", 1, (), (), caches)))
+        one.recalled("identical", 5, 2)
+        one.recalled("similar", 3, 1)
+    one.recalled("features:card", 4, 4)
+    found = samples(tmp_path)
+    assert [found["sunup_cache_lookups_total", f"cache={cache}"] for cache in caches] == [4, 10, 6]
+    assert [found["sunup_cache_hits_total", f"cache={cache}"] for cache in caches] == [4, 4, 2]
+
+
+def test_triton_statistics_count_rows_by_whether_they_ran(tmp_path: Path) -> None:
+    one = Meter(Segment.create(tmp_path / "fraud.0.seg", worker_series("fraud", 1, (), (), ("identical", "similar"))))
+    one.recalled("identical", 5, 2)
+    one.recalled("similar", 3, 1)
+    counts = model_statistics(tmp_path, function="fraud", version="3", revision=1)["inference_stats"]
+    assert (counts["cache_hit"]["count"], counts["cache_miss"]["count"]) == (3, 2)
+    meter(tmp_path / "fraud.0.seg")
+    counts = model_statistics(tmp_path, function="fraud", version="3", revision=1)["inference_stats"]
+    assert (counts["cache_hit"]["count"], counts["cache_miss"]["count"]) == (0, 0)
+
+
+def test_a_function_without_a_cache_has_no_series_of_one(tmp_path: Path) -> None:
+    meter(tmp_path / "a.seg")
+    assert "sunup_cache" not in text(tmp_path).decode()
 
 
 def test_what_the_scaler_reads_is_not_exposed(tmp_path: Path) -> None:

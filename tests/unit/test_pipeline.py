@@ -26,6 +26,7 @@ from sunup.lookup.join import Lookup
 from sunup.lookup.keys import key_maker
 from sunup.lookup.plan import Entity, Feature, JoinKey, ReadPlan, View, entity_columns
 from sunup.lookup.stores.memory import MemoryStore
+from sunup.observer import Unobserved
 from sunup.pipeline import Pipeline
 from sunup.types import Call, Decision, Features, Field, Reply, ResponseField, Tensor
 
@@ -318,7 +319,7 @@ def test_small_calls_are_taken_now_and_big_ones_are_not() -> None:
     assert not Pipeline(function(seconds=INLINE_SECONDS_MAX * 2)).inline
 
 
-class Watcher:
+class Watcher(Unobserved):
     """Remembers what it was told."""
 
     def __init__(self) -> None:

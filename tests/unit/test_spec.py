@@ -160,7 +160,7 @@ def test_what_is_written_reads_back() -> None:
     [
         ("[scale]\nmin = 0\n\nidel = '30s'\n", ["line 4", "`idel`", "[scale]", "Did you mean `idle`?"]),
         ("[feature]\nservice = 'x'\n", ["line 1", "[feature]", "Did you mean `features`?"]),
-        ("[cache]\nttl = '5s'\n", ["line 1", "unknown table [cache]"]),
+        ("[caches]\nttl = '5s'\n", ["line 1", "unknown table [caches]"]),
         ("[stream]\ninput = 'x'\n", ["line 1", "[stream]", "broker"]),
         ("[stream]\nbroker = 'embedded'\ninput = ''\n", ["line 3", "[stream] input"]),
         ("[stream]\nbroker = 'kafka'\ninput = 'x'\n", ["line 2", "'kafka' is none of", "env:NAME or embedded"]),

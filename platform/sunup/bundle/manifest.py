@@ -13,7 +13,7 @@ from sunup.limits import (
     TIMEOUT_SECONDS_DEFAULT,
     WARM_SECONDS_DEFAULT,
 )
-from sunup.types import Field, ImageSpec, ResponseField, Tensor
+from sunup.types import CacheSpec, Field, ImageSpec, ResponseField, Tensor
 
 FORMAT: Final = 1
 
@@ -129,6 +129,7 @@ class Manifest(msgspec.Struct, frozen=True):
     handler: HandlerSpec | None = None
     image: ImageSpec | None = None
     rank: Rank | None = None
+    cache: CacheSpec | None = None
 
     @property
     def rows(self) -> tuple[Field, ...]:

@@ -189,6 +189,7 @@ def _freeze(
         handler=hooks,
         image=spec.image,
         rank=ranked(spec, response, retrieval),
+        cache=spec.cache,
     )
     (staged / MANIFEST).write_bytes(msgspec.json.format(msgspec.json.encode(manifest), indent=2) + b"\n")
 

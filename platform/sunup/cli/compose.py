@@ -179,6 +179,7 @@ def _features(
         request=spec.rows or columns,
         defaults=wanted.defaults,
         max_age=wanted.max_age_s,
+        cache=wanted.cache_s,
         deadline_ms=wanted.deadline_ms,
         on_missing=wanted.on_missing,
     )

@@ -13,6 +13,7 @@ from typing import Final, TypeAlias
 
 from sunup.errors import BadRequest, CallError, FeaturesMissing
 from sunup.limits import LOOKUP_ROWS_PER_DEADLINE, STORE_LOG_SECONDS
+from sunup.lookup.cache import CachedStore
 from sunup.lookup.keys import KEY_ERRORS, key_maker
 from sunup.lookup.plan import Entity, ReadPlan, View
 from sunup.lookup.store import Answer, Found, Reading, Store, StoreUnavailable, slots
@@ -39,6 +40,7 @@ class Lookup:
         self.columns = plan.columns
         self.views = [view.name for view in plan.views]
         self.inline = store.inline
+        self.cache = store if isinstance(store, CachedStore) else None
         self._store = store
         self._deadline_s = plan.deadline_ms / 1000
         self._rejects = plan.on_missing == "reject"
@@ -108,6 +110,14 @@ class Lookup:
         except StoreUnavailable as error:
             answered(error)
             return None
+
+    def recall(self, rows: Sequence[Row], *, wall: float) -> Features | None:
+        """As `read_now`, from the store's cache alone; None without one, or where it does not hold all of it."""
+        if self.cache is None:
+            return None
+        keys, picks, bad = self._keys(rows)
+        answer = self.cache.recall(keys)
+        return None if answer is None else self._join(len(rows), picks, bad, answer, wall)
 
     def _deadline(self, rows: int, now: float, until: float) -> float:
         """The plan's deadline is for a call of ordinary size: reading ten thousand keys is work, not slowness."""

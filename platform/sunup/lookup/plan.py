@@ -80,7 +80,8 @@ class Feature(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class View(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A feature view. `stored` is its name in the store (with a version suffix where Feast adds one).
 
-    A value older than `ttl_s` or `max_age_s` (seconds; None: no bound) is stale.
+    A value older than `ttl_s` or `max_age_s` (seconds; None: no bound) is stale. `cache_s`: seconds for which a value
+    that was read may be used again; None: it is read for every call.
     """
 
     name: str
@@ -88,6 +89,7 @@ class View(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ttl_s: float | None
     max_age_s: float | None
     features: tuple[Feature, ...]
+    cache_s: float | None = None
 
     @property
     def age_s_max(self) -> float:

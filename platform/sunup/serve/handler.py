@@ -223,7 +223,9 @@ class FunctionHandler:
             self._note(asked, 200, done - asked.started, timings, bytes_out=len(body), records=len(reply.positions))
         if asked.span is not None:
             asked.span.end(200, seconds=done - asked.started, timings=timings, records=len(reply.positions), error="")
-        asked.headers.append((b"server-timing", self._server_timing(timings)))
+        if timings.recalled is not None:
+            asked.headers.append((b"x-sunup-cache", timings.recalled.encode()))
+        asked.headers.append((b"server-timing", stages(timings) if self.cold is None else self._cold(timings)))
         return Response(200, asked.headers, body)
 
     def _fail(self, asked: Asked, error: Exception) -> Response:
@@ -286,12 +288,10 @@ class FunctionHandler:
         """This call's own span id: 16 hexadecimal digits."""
         return f"{self._ids}{self._calls & 0xFFFFFFFF:08x}".encode()
 
-    def _server_timing(self, timings: Timings) -> bytes:
-        said = stages(timings)
-        if self.cold is not None:
-            said += b"".join(b", %b;dur=%.3f" % (stage.encode(), 1000 * s) for stage, s in self.cold.items())
-            self.cold = None
-        return said
+    def _cold(self, timings: Timings) -> bytes:
+        """The same of the first call, with what it waited for."""
+        cold, self.cold = self.cold or {}, None
+        return stages(timings) + b"".join(b", %b;dur=%.3f" % (stage.encode(), 1000 * s) for stage, s in cold.items())
 
     @cached_property
     def _app(self) -> ASGIApp:

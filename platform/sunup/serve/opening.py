@@ -69,7 +69,14 @@ async def load(spec: Mapping[str, Any], kept: Executor | None) -> functions.Func
     return function
 
 
-def feature_names(function: functions.Function) -> tuple[list[str], list[str]]:
-    """Its feature columns, and the views they come from."""
-    lookup = function.lookup
-    return ([field.name for field in lookup.columns], list(lookup.views)) if lookup else ([], [])
+def feature_names(function: functions.Function) -> tuple[list[str], list[str], list[str]]:
+    """Its feature columns, the views they come from, and its caches."""
+    lookup, cache = function.lookup, function.manifest.cache
+    caches = list(cache.names) if cache is not None else []
+    if lookup is None:
+        return [], [], caches
+    return (
+        [field.name for field in lookup.columns],
+        list(lookup.views),
+        [*(lookup.cache.caches if lookup.cache else ()), *caches],
+    )

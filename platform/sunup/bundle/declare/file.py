@@ -9,6 +9,7 @@ from typing import Annotated, Any, Final, Literal
 
 import msgspec
 
+from sunup.bundle.declare.cache import CacheTable, cache_spec
 from sunup.bundle.declare.image import ImageTable, image_spec
 from sunup.bundle.declare.lines import Lines, closest
 from sunup.bundle.declare.quantity import declared
@@ -39,6 +40,7 @@ class _Features(msgspec.Struct):
     defaults: dict[str, Scalar] = {}
     max_age: dict[str, str] = {}
     entities: dict[str, str] = {}
+    cache: dict[str, str] = {}
 
 
 class _Parity(msgspec.Struct):
@@ -68,6 +70,7 @@ class _File(msgspec.Struct):
     limits: _Limits = msgspec.field(default_factory=_Limits)
     stream: StreamSpec | None = None
     rank: RankSpec | None = None
+    cache: CacheTable | None = None
 
 
 _TABLES: Final[Mapping[str, type[msgspec.Struct] | None]] = {
@@ -81,6 +84,7 @@ _TABLES: Final[Mapping[str, type[msgspec.Struct] | None]] = {
     "limits": _Limits,
     "stream": StreamSpec,
     "rank": RankSpec,
+    "cache": CacheTable,
 }
 
 
@@ -172,6 +176,7 @@ def _resolve(file: _File, where: Lines, name: str) -> Spec:
         trusted=file.function.trusted,
         image=image_spec(file.image, file.request, where),
         rank=file.rank,
+        cache=cache_spec(file.cache, where),
     )
 
 
@@ -185,7 +190,8 @@ def _features(table: _Features | None, where: Lines) -> FeatureSpec | None:
     if table is None:
         return None
     ages = {view: declared(where, "features", "max_age", age) for view, age in table.max_age.items()}
-    return FeatureSpec(table.service, table.deadline_ms, table.on_missing, table.defaults, ages, table.entities)
+    kept = {view: declared(where, "features", "cache", time) for view, time in table.cache.items()}
+    return FeatureSpec(table.service, table.deadline_ms, table.on_missing, table.defaults, ages, table.entities, kept)
 
 
 def _stream(table: StreamSpec | None, where: Lines, name: str) -> StreamSpec | None:

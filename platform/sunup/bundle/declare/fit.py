@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 
 import msgspec
 
+from sunup.bundle.declare.cache import check_cache
 from sunup.bundle.declare.image import as_sent
 from sunup.bundle.declare.lines import closest
 from sunup.bundle.declare.spec import ResponseSpec, Spec
@@ -35,6 +36,7 @@ def fit(spec: Spec, columns: Sequence[Field], features: Sequence[Field], hooks: 
         _refuse_unknown_defaults(spec, features)
     elif not hooks:
         _refuse_unused(spec, columns)
+    check_cache(spec, columns, features, hooks)
     return spec
 
 

@@ -7,7 +7,7 @@ import msgspec
 
 from sunup.bundle.manifest import Limits, Scale, StreamSpec, row_fields
 from sunup.limits import CANDIDATES_MAX, FEATURE_DEADLINE_MS_DEFAULT
-from sunup.types import Decision, Field, ImageSpec
+from sunup.types import CacheSpec, Decision, Field, ImageSpec
 
 NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}")  # what link/route.py takes for a name
 BROKER: Final = re.compile(r"embedded|env:\w+( or embedded)?|[^\s,:]+:\d+(,[^\s,:]+:\d+)*")
@@ -20,6 +20,7 @@ class FeatureSpec(msgspec.Struct, frozen=True):
     """[features]: the Feast feature service to read and what to do when it has no fresh value.
 
     `max_age_s`: feature view -> seconds beyond which a value counts as missing. `defaults`: feature column -> value.
+    `cache_s`: feature view -> seconds for which a value that was read may be used again.
     `entities`: entity key -> the request list whose elements it takes, one row each (of a ranking function).
     """
 
@@ -29,6 +30,7 @@ class FeatureSpec(msgspec.Struct, frozen=True):
     defaults: dict[str, Scalar] = {}
     max_age_s: dict[str, float] = {}
     entities: dict[str, str] = {}
+    cache_s: dict[str, float] = {}
 
 
 class ResponseSpec(msgspec.Struct, frozen=True):
@@ -66,6 +68,7 @@ class Spec(msgspec.Struct, frozen=True):
     trusted: tuple[str, ...] = ()
     image: ImageSpec | None = None
     rank: RankSpec | None = None
+    cache: CacheSpec | None = None
 
     @property
     def items(self) -> tuple[str, str]:

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
+from sunup.bundle.declare.cache import table as cache_table
 from sunup.bundle.declare.image import derived, table
 from sunup.bundle.declare.quantity import format_bytes, format_seconds
 from sunup.bundle.declare.scale import table as scale_table
@@ -46,6 +47,8 @@ def write(spec: Spec) -> str:
     if spec.rank:
         asked = msgspec.structs.asdict(spec.rank)
         lines += ["", "[rank]", *(f"{key} = {json.dumps(value)}" for key, value in asked.items() if value)]
+    if spec.cache:
+        lines += ["", *cache_table(spec.cache)]
     if spec.response:
         lines += ["", "[response]", *(_response_line(entry) for entry in spec.response)]
     if spec.tolerance != TOLERANCE_DEFAULT:
@@ -74,6 +77,9 @@ def _features_table(spec: Spec) -> list[str]:
     if features.max_age_s:
         ages = {view: format_seconds(seconds) for view, seconds in features.max_age_s.items()}
         lines.append(f"max_age = {_inline(ages)}")
+    if features.cache_s:
+        kept = {view: format_seconds(seconds) for view, seconds in features.cache_s.items()}
+        lines.append(f"cache = {_inline(kept)}")
     if features.entities:
         lines.append(f"entities = {_inline(features.entities)}")
     return lines

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from feast import FeatureService, FeatureStore, FeatureView
@@ -57,12 +58,14 @@ def compile_plan(
     max_age: Mapping[str, float],
     deadline_ms: float,
     on_missing: str,
+    cache: Mapping[str, float] = MappingProxyType({}),
     full_names: bool = False,
 ) -> tuple[ReadPlan, str]:
     """The read plan of feature service `service` in the Feast repository `repo_dir`, and its features URL.
 
     `request`: the function's request fields, which must hold every join key. `defaults`: column -> value; `max_age`:
-    view -> seconds. Columns are named as `get_online_features` names them: by feature, or `view__feature` for all when
+    view -> seconds; `cache`: view -> seconds for which a value may be used again. Columns are named as
+    `get_online_features` names them: by feature, or `view__feature` for all when
     two views of the service have a feature of the same name or `full_names` asks for it.
     Raises FeaturesRefused, one paragraph that says what to change.
     """
@@ -72,11 +75,14 @@ def compile_plan(
     wanted = [_view(store, service, projection) for projection in found.feature_view_projections]
     names = Counter(feature.name for each in wanted for feature in each.projection.features)
     full_names = full_names or any(count > 1 for count in names.values())
-    _check_names("max_age", max_age, [each.name for each in wanted], "a view of the service")
+    for table, given in {"max_age": max_age, "cache": cache}.items():
+        _check_names(table, given, [each.name for each in wanted], "a view of the service")
     grouped: dict[tuple[JoinKey, ...], list[View]] = {}
     for each in wanted:
         key = _join_keys(each, request)
-        grouped.setdefault(key, []).append(_compiled(each, full_names, defaults, max_age.get(each.name)))
+        grouped.setdefault(key, []).append(
+            _compiled(each, full_names, defaults, max_age.get(each.name), cache.get(each.name))
+        )
     entities = tuple(Entity(keys, tuple(views)) for keys, views in grouped.items())
     columns = entity_columns(entities)
     _check_names("defaults", defaults, [column.name for column in columns], "a feature of the service")
@@ -192,7 +198,9 @@ def _join_keys(wanted: _Wanted, request: Sequence[Field]) -> tuple[JoinKey, ...]
     return tuple(keys)
 
 
-def _compiled(wanted: _Wanted, full_names: bool, defaults: Mapping[str, Any], max_age: float | None) -> View:
+def _compiled(
+    wanted: _Wanted, full_names: bool, defaults: Mapping[str, Any], max_age: float | None, cache: float | None
+) -> View:
     features = []
     for field in wanted.projection.features:
         kind = field.dtype.to_value_type().name
@@ -207,7 +215,13 @@ def _compiled(wanted: _Wanted, full_names: bool, defaults: Mapping[str, Any], ma
     # A ttl of zero means without end, in Feast and here.
     ttl = wanted.view.ttl.total_seconds() if wanted.view.ttl else None
     age = float(max_age) if max_age is not None else None
-    return View(wanted.name, wanted.stored, ttl or None, age, tuple(features))
+    view = View(wanted.name, wanted.stored, ttl or None, age, tuple(features), cache)
+    if cache is not None and cache > view.age_s_max:
+        raise FeaturesRefused(
+            f"[features] cache keeps {wanted.name} for {cache:g} s; its values are stale after {view.age_s_max:g} s, "
+            "its ttl or max_age. Write a shorter time in function.toml."
+        )
+    return view
 
 
 def _check_names(table: str, given: Mapping[str, Any], known: Sequence[str], what: str) -> None:

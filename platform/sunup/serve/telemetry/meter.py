@@ -15,13 +15,16 @@ CODES: Final = (200, 400, 401, 403, 404, 405, 408, 413, 415, 421, 431, 500, 501,
 AGE_BUCKETS: Final = (1.0, 10.0, 60.0, 300.0, 900.0, 3600.0, 6 * 3600.0, 86400.0, 7 * 86400.0, 30 * 86400.0)  # s
 RESULTS: Final = ("scored", "dead")
 
-_LABELS: Final = ("code", "stage", "feature", "view", "result")
+_LABELS: Final = ("code", "stage", "feature", "view", "result", "cache")
 _SUM: Final = len(STAGE_BUCKETS) + 1  # where a stage histogram keeps its sum
 _AGE_SUM: Final = len(AGE_BUCKETS) + 1
 
 
-def worker_series(function: str, revision: int, features: Sequence[str], views: Sequence[str]) -> list[Series]:
-    """The series of a worker's segment. `features`: feature columns; `views`: the views they come from.
+def worker_series(
+    function: str, revision: int, features: Sequence[str], views: Sequence[str], caches: Sequence[str] = ()
+) -> list[Series]:
+    """The series of a worker's segment. `features`: feature columns; `views`: the views they come from; `caches`: what
+    it remembers.
 
     Gauges are of the process and start at zero with it; `sunup_last_activity` is monotonic seconds.
     """
@@ -32,17 +35,21 @@ def worker_series(function: str, revision: int, features: Sequence[str], views: 
         Series("sunup_records_total", "counter", name),
         *(Series("sunup_request_seconds", "histogram", {**name, "stage": s}, STAGE_BUCKETS) for s in STAGES),
         *_feature_series(name, features, views),
+        *_cache_series(name, caches),
         *(Series(gauge, "gauge", name) for gauge in ("sunup_inflight", "sunup_connections", "sunup_last_activity")),
         Series("sunup_queue_depth", "gauge", name),
     ]
 
 
-def stream_series(function: str, features: Sequence[str], views: Sequence[str]) -> list[Series]:
+def stream_series(
+    function: str, features: Sequence[str], views: Sequence[str], caches: Sequence[str] = ()
+) -> list[Series]:
     """The series of a stream worker's segment. Arguments as `worker_series`."""
     name = {"function": function}
     return [
         *(Series("sunup_stream_records_total", "counter", {**name, "result": result}) for result in RESULTS),
         *_feature_series(name, features, views),
+        *_cache_series(name, caches),
         Series("sunup_queue_depth", "gauge", name),
     ]
 
@@ -54,8 +61,14 @@ def _feature_series(name: dict[str, str], features: Sequence[str], views: Sequen
     ]
 
 
+def _cache_series(name: dict[str, str], caches: Sequence[str]) -> list[Series]:
+    names = ("sunup_cache_lookups_total", "sunup_cache_hits_total")
+    return [Series(series, "counter", {**name, "cache": cache}) for series in names for cache in caches]
+
+
 class _FeatureMeter:
-    """The pipeline's observer: counts defaulted features, the ages of the others, calls waiting for the model."""
+    """The pipeline's observer: counts defaulted features, the ages of the others, calls waiting for the model, and what
+    was found in caches."""
 
     def __init__(self, segment: Segment) -> None:
         self._values = segment.values
@@ -73,7 +86,7 @@ class _FeatureMeter:
         self._queue = self._first["sunup_queue_depth", ""]
 
     def features(self, found: Features) -> None:
-        """See pipeline.Observer: count values that took their default, and how old the others are."""
+        """See observer.Observer: count values that took their default, and how old the others are."""
         values = self._values
         for rows in (found.defaulted, found.stale):
             for names in rows or ():
@@ -84,8 +97,13 @@ class _FeatureMeter:
             values[first + bisect_left(AGE_BUCKETS, age)] += 1.0
             values[first + _AGE_SUM] += age
 
+    def recalled(self, cache: str, looked: int, found: int) -> None:
+        """See observer.Observer."""
+        self._values[self._first["sunup_cache_lookups_total", cache]] += looked
+        self._values[self._first["sunup_cache_hits_total", cache]] += found
+
     def queued(self, calls: int) -> None:
-        """See pipeline.Observer."""
+        """See observer.Observer."""
         self._values[self._queue] = calls
 
 

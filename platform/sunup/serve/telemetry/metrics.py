@@ -30,6 +30,8 @@ HELP: Final = {
     "sunup_cold_start_seconds": "Seconds per stage of a cold start.",
     "sunup_features_defaulted_total": "Feature values that were missing or stale and took their default.",
     "sunup_feature_age_seconds": "Age of the oldest value of a view in a call.",
+    "sunup_cache_lookups_total": "Rows or entity keys looked for in a cache.",
+    "sunup_cache_hits_total": "Rows or entity keys a cache had.",
     "sunup_stream_lag": "Records of the input topic the function has not read, by partition.",
     "sunup_stream_records_total": "Records read from the input topic by result: scored, or dead letters.",
     "sunup_worker_memory_bytes": "Proportional set size of a function's workers.",

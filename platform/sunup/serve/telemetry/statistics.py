@@ -7,7 +7,7 @@ from typing import Any
 
 from sunup.link.counters import Segment
 
-Sums = dict[tuple[str, str], list[float]]  # (series, its code or stage) -> slots, summed over workers
+Sums = dict[tuple[str, str], list[float]]  # (series, its code, stage or cache) -> slots, summed over workers
 
 
 def model_statistics(folder: Path, *, function: str, version: str, revision: int) -> dict[str, Any]:
@@ -34,8 +34,7 @@ def model_statistics(folder: Path, *, function: str, version: str, revision: int
             "compute_input": _duration(sums, "decode", "lookup"),
             "compute_infer": _duration(sums, "execute"),
             "compute_output": _duration(sums, "encode"),
-            "cache_hit": {"count": 0, "ns": 0},
-            "cache_miss": {"count": 0, "ns": 0},
+            **_cached(sums),
         },
         "batch_stats": [],
     }
@@ -47,6 +46,15 @@ def _duration(sums: Sums, *stages: str) -> dict[str, int]:
     return {"count": int(sum(values[0][:-1])), "ns": int(1e9 * sum(one[-1] for one in values))}
 
 
+def _cached(sums: Sums) -> dict[str, dict[str, int]]:
+    """Rows that a prediction cache answered, and the others. Identical ones are not looked for among similar ones."""
+    hits, looked = (
+        [int(sums.get((series, cache), [0.0])[0]) for cache in ("identical", "similar")]
+        for series in ("sunup_cache_hits_total", "sunup_cache_lookups_total")
+    )
+    return {"cache_hit": {"count": sum(hits), "ns": 0}, "cache_miss": {"count": max(looked) - sum(hits), "ns": 0}}
+
+
 def _sums(folder: Path, function: str, revision: int) -> Sums:
     sums: Sums = defaultdict(list)
     for path in sorted(folder.glob(f"{function}.*.seg")):
@@ -56,7 +64,8 @@ def _sums(folder: Path, function: str, revision: int) -> Sums:
             continue  # its owner is just writing it anew
         if any(series.labels.get("revision") == str(revision) for series in segment.series):
             for index, series in enumerate(segment.series):
-                name = (series.name, series.labels.get("code") or series.labels.get("stage") or "")
+                labels = (series.labels.get(label) for label in ("code", "stage", "cache"))
+                name = (series.name, next(filter(None, labels), ""))
                 values = segment.read(index)
                 known = sums[name] or [0.0] * len(values)
                 both = zip(known, values, strict=True)
