@@ -12,9 +12,10 @@ from typing import Any
 import mmh3
 import msgspec
 import pytest
-from tests.bench.feature_data import PROJECT, VIEWS, fill, plan
+from tests.bench.feature_data import PROJECT, VIEWS
 from tests.bench.models import image_bundle, image_model, record, rows, tree_model
 from tests.engine_fixture import Answer, Engine, until
+from tests.feature_views import fill, plan
 from tests.pictures import PHOTOGRAPH, encoded
 from tests.redis_fixture import RedisServer
 from tests.service.test_metrics_scraped import scrape
