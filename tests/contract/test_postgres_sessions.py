@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from tests.contract.test_postgres_failures import fill, filled, of_user, opened, own_id, runner
+from tests.contract.test_rank_reads import Patient
 from tests.contract.test_stores import AT
 from tests.postgres_fixture import PASSWORD, PostgresServer
 from tests.store_fill import PLAN, create_postgres_tables, int64, put_postgres, user_key
@@ -85,6 +86,20 @@ def test_passwords_are_used_and_never_shown(filled: PostgresServer, caplog: pyte
         assert f"127.0.0.1:{filled.port}/postgres" in said
 
     asyncio.run(scenario())
+
+
+def test_reads_do_not_wait_for_one_anothers_round_trip(filled: PostgresServer) -> None:
+    with closing(Patient(filled.port)) as proxy:
+
+        async def scenario() -> int:
+            store = await opened(filled.url.replace(f":{filled.port}/", f":{proxy.port}/"))
+            before = proxy.round_trips
+            assert await asyncio.gather(*(own_id(store, user) for user in range(50))) == [int64(u) for u in range(50)]
+            needed = proxy.round_trips - before
+            await store.close()
+            return needed
+
+        assert asyncio.run(scenario()) == 1
 
 
 @pytest.mark.parametrize("wrong", ["", "?shcema=x", "?sslmode=maybe", "?schema="])
