@@ -269,7 +269,7 @@ def test_a_session_that_is_ended_is_replaced_by_one_that_only_reads(filled: Post
             ours = "FROM pg_stat_activity WHERE application_name = 'sunup'"
             assert client.execute(f"SELECT pg_terminate_backend(pid) {ours}").fetchall() == [(True,)]
         await answered_within(store, 1, 1)
-        link = store._connections[0].link  # type: ignore[attr-defined]
+        link = store._dials[0].link  # type: ignore[attr-defined]
         told: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         delete = b'DELETE FROM "contract_stats_v2"'
         link._ask(lambda: link._pq.send_query_params(delete, []), 1, time.monotonic() + 5, told.set_result)

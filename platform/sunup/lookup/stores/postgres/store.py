@@ -23,7 +23,7 @@ from sunup.limits import (
 )
 from sunup.lookup.plan import ReadPlan
 from sunup.lookup.store import Answer, Found, Keys, Reading, Store, StoreUnavailable, Told, nothing, slots
-from sunup.lookup.stores.connection import Connection
+from sunup.lookup.stores.dial import Dial
 from sunup.lookup.stores.postgres.address import Address
 from sunup.lookup.stores.postgres.link import Link, array
 
@@ -60,14 +60,14 @@ class PostgresStore(Store):
             for view, start, end in zip(entity.views, layout.starts, layout.times, strict=True):
                 names = {feature.name: slot for slot, feature in enumerate(view.features, start)}
                 self._views.append((number, names, end))
-        self._connections = [self._connection() for _ in range(POSTGRES_CONNECTIONS)]
+        self._dials = [self._dial() for _ in range(POSTGRES_CONNECTIONS)]
 
     def __repr__(self) -> str:
-        return f"<PostgresStore {self._connections[0]!r}>"
+        return f"<PostgresStore {self._address} {self._dials[0]!r}>"
 
     async def open(self) -> None:
         """Connect, waiting for the first attempt's end; on failure keep trying every STORE_RETRY_SECONDS."""
-        await self._connections[0].open()
+        await self._dials[0].open()
 
     def read_now(self, keys: Keys, deadline: float) -> Answer:  # noqa: ARG002
         raise StoreUnavailable("a PostgreSQL store cannot be read inline")
@@ -76,7 +76,7 @@ class PostgresStore(Store):
         statements = _statements(keys)
         if not statements:
             return [[] for _ in keys]
-        link = self._link() or await self._connections[0].linked(deadline)
+        link = self._link() or await self._dials[0].linked(deadline)
         return self._folded(keys, await link.request(statements, deadline))
 
     def ask(self, keys: Keys, deadline: float, told: Told) -> Reading:
@@ -90,18 +90,18 @@ class PostgresStore(Store):
         return link.ask(statements, deadline, replied)
 
     async def close(self) -> None:
-        for connection in self._connections:
-            await connection.close()
+        for dial in self._dials:
+            await dial.close()
 
     def _link(self) -> Link | None:
         """The first connection unless it is busy, then of those there are the least busy; the others are asked for."""
-        least = self._connections[0].link
+        least = self._dials[0].link
         if least is not None and not least.load:
             return least
-        for connection in self._connections:
-            link = connection.link
+        for dial in self._dials:
+            link = dial.link
             if link is None:
-                connection.start()
+                dial.begin()
             elif least is None or link.load < least.load:
                 least = link
         return least
@@ -121,15 +121,15 @@ class PostgresStore(Store):
                 found[time_slot] = at
         return [[found[key] for key in wanted] for wanted, found in zip(keys, founds, strict=True)]
 
-    def _connection(self) -> Connection[Link]:
+    def _dial(self) -> Dial[Link]:
         def lost(link: Link, reason: str) -> None:
-            connection.lost(link, reason)
+            dial.lost(link, reason)
 
         async def connect() -> Link:
             return await self._connected(lost)
 
-        connection = Connection(connect, repr(self._address))
-        return connection
+        dial = Dial(self._address, connect)
+        return dial
 
     async def _connected(self, on_lost: Callable[[Link, str], None]) -> Link:
         """A new connection with the read prepared in it."""
