@@ -20,6 +20,7 @@ measured for information.
 """
 
 import math
+import os
 import statistics
 import sys
 import tempfile
@@ -49,7 +50,8 @@ PACKAGES = ("feast", "hiredis", "httptools", "msgspec", "psycopg", "redis", "uvl
 
 def main() -> int:
     options = harness.options("microseconds of a lookup, side by side", rounds=7, seconds=1, stores=",".join(STORES))
-    report = harness.Report("lookup")
+    # A long call loses its turn on a busy machine and a short one does not: ratios to Feast are for a machine at rest.
+    report = harness.Report("lookup", facts={"load": os.getloadavg()})
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         for kind in options.stores.split(","):
