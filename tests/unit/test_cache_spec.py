@@ -1,5 +1,6 @@
 """[cache], and `cache` of [features]: what function.toml may say, and what a person is told otherwise."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -122,6 +123,13 @@ def test_a_cache_time_goes_into_the_plan(repo: Path) -> None:
     assert [view.cache_s for view in plan.views] == [2.0, None]
     assert load(dump(plan)) == plan
     assert digest(plan) != digest(compiled(repo))
+
+
+def test_a_plan_from_before_there_were_caches_is_read(repo: Path) -> None:
+    plan = compiled(repo)
+    older = re.sub(rb',\s*"cache_s": null|"cache_s": null,\s*', b"", dump(plan))
+    assert b"cache_s" not in older
+    assert load(older) == plan
 
 
 def test_a_cache_time_must_be_of_a_view_and_within_its_ttl(repo: Path) -> None:
