@@ -62,6 +62,18 @@ def test_a_file_put_in_its_place_is_noticed(path: Path, tmp_path: Path, monkeypa
         read_file(store)
 
 
+@pytest.mark.parametrize("other", [AT - 5, AT + 5])
+def test_a_view_is_as_old_as_its_oldest_feature_that_is_used(path: Path, other: float) -> None:
+    """Feast may write some features of a key later than others; what nobody reads does not count."""
+    put_sqlite(path, "stats_v2", user_key((1,)), {"count": int64(3)}, other)
+    put_sqlite(path, "stats_v2", user_key((1,)), {"a_first": int64(1), "z_last": int64(1)}, AT - 100)
+    store = SqliteStore(path, PLAN)
+    wanted = [int64(3), int64(1), min(AT, other), None, None]
+    one, two = user_key((1,)), user_key((2,))
+    assert store.read_now([[one], [shop_key(("x",))]], math.inf)[0] == [wanted]
+    assert store.read_now([[one, two], []], math.inf)[0] == [wanted, [None] * 5]
+
+
 def test_a_locked_file_is_not_waited_for(path: Path) -> None:
     store = SqliteStore(path, PLAN)
     assert read_file(store) == int64(1)

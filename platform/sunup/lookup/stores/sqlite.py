@@ -161,18 +161,18 @@ class _Reader:
         """One key of every entity: one statement, the fast path of a one-row call."""
         found = [list(empty) for empty in self._nothing]
         targets = [found[number] for number in self._views]
-        slots_of, times = self._slots, self._times
+        slots_of = self._slots
+        oldest: list[int | None] = [None] * len(targets)  # a view is as old as the oldest feature read from it
         for view, name, value, at in connection.execute(self._one, keys).fetchall():
             slot = slots_of[view].get(name)
             if slot is not None:  # a feature of the view that the service does not use
-                target, time_slot = targets[view], times[view]
-                target[slot] = value
-                seen = target[time_slot]
-                if seen is None or at < seen:  # a view is as old as the oldest feature read from it
-                    target[time_slot] = at
-        for target, time_slot in zip(targets, times, strict=True):
-            if target[time_slot] is not None:
-                target[time_slot] = _true_time(target[time_slot])
+                targets[view][slot] = value
+                seen = oldest[view]
+                if seen != at and (seen is None or at < seen):
+                    oldest[view] = at
+        for target, time_slot, stored in zip(targets, self._times, oldest, strict=True):
+            if stored is not None:
+                target[time_slot] = _true_time(stored)
         return [[one] for one in found]
 
     def _read_many(self, connection: sqlite3.Connection, number: int, keys: Sequence[bytes]) -> list[Found]:
