@@ -114,6 +114,16 @@ class HandlerFailed(ExecutionFailed):
     code = "handler_failed"
 
 
+class FeaturesFailed(ExecutionFailed):
+    """The code of on-demand feature view `view` failed; the reason is its `__cause__`, and in the log."""
+
+    code = "features_failed"
+
+    def __init__(self, message: str, *, view: str) -> None:
+        super().__init__(message)
+        self.view = view
+
+
 class Unavailable(CallError):
     """Not now: queue full, worker lost, store down and the function rejects on missing features."""
 

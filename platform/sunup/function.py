@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 
 MODEL: Final = "model.onnx"
 FEATURES: Final = "features.json"
+FEATURES_CODE: Final = "features.py"  # functions of on-demand feature views
 HANDLER: Final = "handler.py"
 WARMUP: Final = "warmup.npz"
 RETRIEVE: Final = "retrieve.onnx"  # the second model of a ranking function, and the rows that prove it
@@ -228,7 +229,12 @@ def _open_lookup(path: Path, manifest: Manifest, settings: Mapping[str, str]) ->
             "Give it the online store, for example sqlite:///absolute/path or redis://host:port/db."
         )
     plan = read_plan.load(path.read_bytes())
-    return Lookup(plan, cached(open_store(url, plan), plan), manifest.rows)
+    store = cached(open_store(url if plan.entities else "memory:", plan), plan)  # on-demand views may need none
+    if plan.on_demand:
+        from sunup.lookup.derive.lookup import open_derived  # only functions with on-demand views pay for it
+
+        return open_derived(plan, store, manifest.rows, path.with_name(FEATURES_CODE))
+    return Lookup(plan, store, manifest.rows)
 
 
 def _ranking(manifest: Manifest) -> Ranking | None:

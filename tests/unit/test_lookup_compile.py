@@ -115,7 +115,7 @@ def test_nan_is_what_a_float_has_anyway(repo: Path) -> None:
 
 REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
     "missing service": ("stat", {}, r"no feature service stat .* There is stats"),
-    "on-demand view": ("demand", {}, "twice_view is an OnDemandFeatureView"),
+    "on-demand view": ("demand", {}, "twice_view is stored as source that is no plain function"),
     "offline view": ("cold", {}, "offline has online=False"),
     "value type": ("maps", {}, "many of view mapped is MAP"),
     "key type": ("flags", {"request": [Field("flag", "bool")]}, "flag of feature view flags is BOOL"),

@@ -1,14 +1,17 @@
 """Request rows and their features to rows, and rows to the arrays a model takes, compiled once per function."""
 
-from collections.abc import Callable, Sequence
+import logging
+from collections.abc import Callable, Mapping, Sequence
 from operator import itemgetter
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, Final, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sunup.errors import BundleDamaged, CallError
+from sunup.errors import BundleDamaged, CallError, FeaturesFailed
 from sunup.types import Call, Features, Field, Row, Tensor, numpy_dtype
+
+_LOG: Final = logging.getLogger(__name__)
 
 Gather: TypeAlias = Callable[[Row], Any]
 
@@ -74,6 +77,7 @@ def _prepare_some(call: Call, found: Features) -> Ready:
     """The same when some records have failed, at decoding or at the lookup: the others go on without them."""
     positions = [index for index in range(call.count) if index not in call.failed]
     failed = dict(call.failed) | {positions[row]: error for row, error in found.failed.items()}
+    log_causes(found.failed, call.id)
     if call.single:
         raise failed[0]
     kept = [row for row in range(len(call.rows)) if row not in found.failed]
@@ -84,6 +88,17 @@ def _prepare_some(call: Call, found: Features) -> Ready:
         defaulted=[found.defaulted[row] for row in kept] if found.defaulted is not None else None,
         stale=[found.stale[row] for row in kept] if found.stale is not None else None,
     )
+
+
+def log_causes(failed: Mapping[int, CallError], call: str) -> None:
+    """Log why on-demand feature views failed, once per view and reason, under the id of the call: callers are not
+    told."""
+    told: set[str] = set()
+    for error in failed.values():
+        cause = error.__cause__
+        if isinstance(error, FeaturesFailed) and cause is not None and (key := f"{error.view} {cause!r}") not in told:
+            told.add(key)
+            _LOG.error("on-demand feature view %s failed", error.view, exc_info=cause, extra={"id": call})
 
 
 def _part(tensor: Tensor, columns: Sequence[Field]) -> Part:

@@ -31,6 +31,7 @@ from sunup.settings import TRAINING_SAMPLE
 from sunup.types import Field
 
 FEATURES: Final = "features.json"
+FEATURES_CODE: Final = "features.py"
 
 OnStage = Callable[[str, float], None]
 
@@ -60,6 +61,8 @@ def pack(
     model: SourceModel,
     packager: Packager,
     features_json: bytes | None = None,
+    features_code: str = "",
+    try_features: Callable[[Path], None] = lambda _staged: None,
     feature_columns: Sequence[Field] = (),
     example: Mapping[str, Any] | None = None,
     retrieval: SourceModel | None = None,
@@ -70,8 +73,9 @@ def pack(
 ) -> str:
     """The digest of the bundle for these inputs, made unless the store has it. Same inputs, same digest.
 
-    `feature_columns`: the columns the read plan in `features_json` gives. `example`: values for request fields the
-    model does not take (entity keys). `rows`: a Parquet or .npz file of more real rows for the proof.
+    `feature_columns`: the columns the read plan in `features_json` gives; `features_code`: the functions of its
+    on-demand views, features.py, tried by `try_features` in the folder that holds both. `example`: values for request
+    fields the model does not take (entity keys). `rows`: a Parquet or .npz file of more real rows for the proof.
     `accept_difference`: a difference beyond the tolerance that is accepted, 0 for none. `handler`: the function's own
     code. `retrieval`: the model that names candidates, of a ranking function. `on_stage` is told "convert", "prove",
     "retrieval" and "freeze" with their seconds; nothing when the bundle was there already.
@@ -87,8 +91,7 @@ def pack(
         result = convert(packager, _job(staged, spec, model, rows, accept_difference), on_stage)
         asked = _add_retrieval(staged, spec, retrieval, packager, on_stage)
         started = time.perf_counter()
-        if features_json is not None:
-            (staged / FEATURES).write_bytes(features_json)
+        _add_features(staged, features_json, features_code, try_features)
         columns = (*spec.rows, *feature_columns)
         given = example or {}
         _freeze(staged, spec, model, result, handler=handler, columns=columns, example=given, retrieval=asked)
@@ -99,7 +102,8 @@ def pack(
 
 
 def inspect(folder: Path) -> dict[str, Any]:
-    """What a bundle is, every byte checked: its manifest, its parity proof, its files' sizes in bytes.
+    """What a bundle is, every byte checked: its manifest, the digest of its read plan, its parity proof, its files'
+    sizes in bytes.
 
     Raises BundleDamaged, or UsageError for another format.
     """
@@ -108,11 +112,21 @@ def inspect(folder: Path) -> dict[str, Any]:
     asked = RETRIEVAL_FILES[PARITY]
     return {
         "digest": digest_file(folder / MANIFEST),
+        "plan": manifest.files.get(FEATURES),
         "manifest": msgspec.json.decode((folder / MANIFEST).read_bytes()),
         "parity": msgspec.json.decode((folder / PARITY).read_bytes()),
         **({"retrieval": msgspec.json.decode((folder / asked).read_bytes())} if asked in manifest.files else {}),
         "files": {name: (folder / name).stat().st_size for name in names},
     }
+
+
+def _add_features(staged: Path, plan: bytes | None, code: str, attempt: Callable[[Path], None]) -> None:
+    """The read plan, and the functions it needs: tried, for they are part of it by their digest."""
+    if plan is not None:
+        (staged / FEATURES).write_bytes(plan)
+    if code:
+        (staged / FEATURES_CODE).write_text(code, "utf-8")
+        attempt(staged)
 
 
 def _job(staged: Path, spec: Spec, model: SourceModel, rows: Path | None, accept: float) -> Job:
@@ -164,7 +178,7 @@ def _freeze(
         hooks, response, tried = add_handler(staged, handler, result=result, fields=columns, response=response)
         example = {**tried, **example}
     names = [MODEL, WARMUP, PARITY, *files_of(staged)]
-    names += [name for name in (FEATURES, TRAINING) if (staged / name).exists()]
+    names += [name for name in (FEATURES, FEATURES_CODE, TRAINING) if (staged / name).exists()]
     names += RETRIEVAL_FILES.values() if retrieval else []
     given = {**result.example, **example}
     manifest = Manifest(

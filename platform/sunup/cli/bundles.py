@@ -13,7 +13,7 @@ from sunup.bundle.handler.source import LOCK
 from sunup.bundle.manifest import Manifest
 from sunup.bundle.pack import inspect as examine
 from sunup.bundle.store import MANIFEST, Store, read_manifest
-from sunup.cli.deploy import build
+from sunup.cli.deploy import PLAN, build
 from sunup.cli.terminal import accepting, options, pairs, show_json, show_table, size, stages
 from sunup.errors import UsageError
 from sunup.settings import Project
@@ -35,7 +35,8 @@ def bundle(name: str, out: Path | None, accept: float, as_json: bool, project: P
         path = _copy(path, out)
     proof = read_proof(path)
     if as_json:
-        show_json({**built, "path": str(path), "parity": msgspec.to_builtins(proof)})
+        plan = read_manifest(path).files.get(PLAN)
+        show_json({**built, "path": str(path), "plan": plan, "parity": msgspec.to_builtins(proof)})
     else:
         click.echo(f"{built['function']} from {built['model']}: {built['digest']}")
         if proof is not None:
@@ -105,6 +106,7 @@ def _show(folder: Path, manifest: Manifest, facts: dict[str, Any]) -> None:
             "scale": f"{manifest.scale.min} to {manifest.scale.max} workers, to zero after "
             + ("a time that is learned" if manifest.scale.idle_auto else f"{manifest.scale.idle_s:g} s"),
             "limits": f"body {size(manifest.limits.body_bytes)}, timeout {manifest.limits.timeout_s:g} s",
+            **({"read plan": facts["plan"]} if facts["plan"] else {}),
             **_handler(folder, manifest),
             **_retrieval(manifest, facts),
             "example": json.dumps(manifest.example, default=str),

@@ -9,17 +9,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
 from sunup.bundle.declare.file import read as read_spec
 from sunup.bundle.declare.spec import Spec
 from sunup.bundle.declare.write import derive as derive_spec
 from sunup.bundle.declare.write import write
 from sunup.bundle.handler.source import HANDLER, Source, read_handler
-from sunup.bundle.pack import SourceModel, pack
+from sunup.bundle.pack import FEATURES, SourceModel, pack
 from sunup.bundle.packager import Packager
-from sunup.bundle.store import Store
-from sunup.lookup.plan import ReadPlan
+from sunup.bundle.store import Store, read_manifest
+from sunup.lookup.compile.trial import try_on_demand
+from sunup.lookup.plan import dump, load
 from sunup.registry.signature import Signature
 from sunup.registry.signature import read as read_signature
 from sunup.registry.source import Reference, Resolved, parse
@@ -51,7 +50,9 @@ def build(
         model = _model(resolved, folder, signature)
         retrieval = _retrieval(source, spec, Path(scratch) / "retrieval", on_stage)
         spec = spec or derive_spec(resolved.name, model.columns)
-        plan, settings = _features(project, spec, model.columns, on_stage)
+        handler = handler_of(project, name, resolved.name)
+        preprocesses = handler is not None and "preprocess" in handler.hooks
+        features, settings = _features(project, spec, model.columns, on_stage, made_first=preprocesses)
         made: list[str] = []
 
         def on_done(stage: str, _: float) -> None:
@@ -65,12 +66,11 @@ def build(
             spec=spec,
             model=model,
             packager=packager,
-            features_json=msgspec.json.encode(plan) if plan else None,
-            feature_columns=plan.columns if plan else (),
             accept_difference=accept_difference,
-            handler=handler_of(project, name, resolved.name),
+            handler=handler,
             retrieval=retrieval,
             on_stage=on_done,
+            **features,
         )
     return {
         "function": spec.name,
@@ -100,6 +100,17 @@ def settings(project: Project, *, packager: Packager, on_stage: OnStage) -> dict
     from sunup.lookup.compile.service import store_url  # imports Feast: 4 to 6 s
 
     return {"features_url": store_url(project.features)}
+
+
+def features(project: Project, *, digest: str, packager: Packager, on_stage: OnStage) -> dict[str, Any]:  # noqa: ARG001
+    """For a bundle made elsewhere, now in the store: settings as above, and a note when features changed since."""
+    on_stage("features", "")
+    from sunup.lookup.compile.service import changed_since, store_url  # imports Feast: 4 to 6 s
+
+    folder = Store(project.bundles).open(digest)
+    plan = load((folder / FEATURES).read_bytes())
+    note = changed_since(project.features, plan, read_manifest(folder).rows) if plan.service else ""
+    return {"settings": {"features_url": store_url(project.features)}, "note": note}
 
 
 def version(project: Project, *, model: str, alias: str, packager: Packager, on_stage: OnStage) -> dict[str, str]:  # noqa: ARG001
@@ -165,15 +176,18 @@ def handler_of(project: Project, *names: str) -> Source | None:
 
 
 def _features(
-    project: Project, spec: Spec, columns: tuple[Field, ...], on_stage: OnStage
-) -> tuple[ReadPlan | None, dict[str, str]]:
+    project: Project, spec: Spec, columns: tuple[Field, ...], on_stage: OnStage, *, made_first: bool
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """What `pack` is told of the features, and what a worker gets at birth. `made_first`: a handler makes the model's
+    columns of them."""
     wanted = spec.features
     if wanted is None:
-        return None, {}
+        return {}, {}
     on_stage("features", wanted.service if "feast" in sys.modules else f"{wanted.service}; importing Feast first")
-    from sunup.lookup.compile.service import compile_plan  # imports Feast: 4 to 6 s, only for functions with features
+    # Imports Feast: 4 to 6 s, where there are features.
+    from sunup.lookup.compile.service import check_columns, compile_service
 
-    plan, url = compile_plan(
+    plan, url, code = compile_service(
         project.features,
         wanted.service,
         request=spec.rows or columns,
@@ -183,7 +197,10 @@ def _features(
         deadline_ms=wanted.deadline_ms,
         on_missing=wanted.on_missing,
     )
-    return plan, {"features_url": url}
+    if not made_first:
+        check_columns(plan, spec.model, columns)
+    given = {"features_json": dump(plan), "features_code": code, "feature_columns": plan.columns}
+    return {**given, "try_features": try_on_demand}, {"features_url": url}
 
 
 def _retrieval(source: Registry, spec: Spec | None, scratch: Path, on_stage: OnStage) -> SourceModel | None:

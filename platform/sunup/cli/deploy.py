@@ -25,6 +25,7 @@ from sunup.registry.alias import fingerprint
 from sunup.registry.source import parse
 from sunup.settings import API_KEY, STREAM_BROKER, Project
 
+PLAN = "features.json"
 FEATURES_URL = "FEATURES_URL"  # where workers read features, instead of what the feature repository says
 
 
@@ -73,13 +74,12 @@ def deploy(
             **result,
             "seconds": round(seconds, 4),
             "stages": shown.seconds,
+            "plan": read_manifest(project.bundles / built["digest"]).files.get(PLAN),
             "parity": msgspec.to_builtins(proof),
             "curl": curl(project, built["digest"], result["url"], key=remembered(project).api_keys is not None),
             **({"stream": settings[STREAM_BROKER]} if STREAM_BROKER in settings else {}),
         }
-    for line in (built.get("note"), note, _following(result)):
-        if line:
-            show_note(line)
+    _tell(built.get("note"), note, _following(result))
     if as_json:
         show_json(facts)
     else:
@@ -175,6 +175,12 @@ def _wish(project: Project, name: str, built: dict[str, Any]) -> dict[str, Any]:
     return {**said, "environment": dict(asker.environment), "folder": asker.folder}
 
 
+def _tell(*lines: str | None) -> None:
+    for line in lines:
+        if line:
+            show_note(line)
+
+
 def _following(result: dict[str, Any]) -> str:
     """A line about what the function follows, or does no longer."""
     if result["follows"]:
@@ -196,8 +202,12 @@ def _take(project: Project, folder: Path, shown: Stages) -> dict[str, Any]:
     manifest = read_manifest(folder)
     digest = Store(project.bundles).take(folder)
     shown.end()
-    settings = _settings(project, shown) if "features.json" in manifest.files else {}
-    return {"function": manifest.function, "digest": digest, "settings": settings}
+    made = {"function": manifest.function, "digest": digest}
+    if PLAN not in manifest.files or os.environ.get(FEATURES_URL):
+        return {**made, "settings": _settings(project, shown) if PLAN in manifest.files else {}}
+    found = Resident(project).ask("features", {"digest": digest}, lambda event: _show_packager(shown, event))
+    shown.end()
+    return {**made, **found}
 
 
 def _settings(project: Project, shown: Stages) -> dict[str, str]:

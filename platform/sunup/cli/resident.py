@@ -31,6 +31,7 @@ _OPERATIONS: Final[Mapping[str, Callable[..., Any]]] = {
     "build": compose.build,
     "derive": compose.derive,
     "settings": compose.settings,
+    "features": compose.features,
     "version": compose.version,
     "keep": compose.keep,
 }

@@ -103,8 +103,33 @@ class Entity(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     views: tuple[View, ...]
 
 
+class Input(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What an on-demand view's function is given of a record, under each of `names`: the value of stored column
+    `column`, or of the request field of that name where `asked`."""
+
+    names: tuple[str, ...]
+    column: str
+    value_type: str
+    asked: bool = False
+
+
+class OnDemand(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """An on-demand feature view, worked out in the worker. `maker`: what in features.py gives its function, which takes
+    one record's values where it is `singleton`, else lists of all of a call's. `features`: what it gives."""
+
+    name: str
+    maker: str
+    singleton: bool
+    inputs: tuple[Input, ...]
+    features: tuple[Feature, ...]
+
+
 class ReadPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The contents of features.json. `columns`: every feature column, in the order lookups return them."""
+    """The contents of features.json. `columns`: every feature column, in the order lookups return them.
+
+    `on_demand`: views worked out from the stored ones; their columns come last. `unseen`: stored columns that are read
+    for those views only. `code`: SHA-256 of features.py, "" without one. `service`: what the plan was made of.
+    """
 
     version: int
     project: str
@@ -113,6 +138,10 @@ class ReadPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     on_missing: Literal["default", "reject"]
     entities: tuple[Entity, ...]
     columns: tuple[Field, ...]
+    on_demand: tuple[OnDemand, ...] = ()
+    unseen: tuple[str, ...] = ()
+    code: str = ""
+    service: str = ""
 
     @property
     def views(self) -> tuple[View, ...]:
@@ -126,6 +155,14 @@ class _Version(msgspec.Struct):
 def entity_columns(entities: tuple[Entity, ...]) -> tuple[Field, ...]:
     """The columns of a plan: entity by entity, view by view, feature by feature."""
     return tuple(feature.field for entity in entities for view in entity.views for feature in view.features)
+
+
+def plan_columns(
+    entities: tuple[Entity, ...], on_demand: tuple[OnDemand, ...], unseen: tuple[str, ...]
+) -> tuple[Field, ...]:
+    """What a lookup returns: the stored columns that are seen, then those of the on-demand views."""
+    made = tuple(feature.field for view in on_demand for feature in view.features)
+    return tuple(field for field in entity_columns(entities) if field.name not in unseen) + made
 
 
 def dump(plan: ReadPlan) -> bytes:
@@ -157,10 +194,12 @@ def load(data: bytes) -> ReadPlan:
 def _check(plan: ReadPlan) -> None:
     """What the types do not say. A plan that fails was not written by `dump`."""
     unknown = [f.value_type for view in plan.views for f in view.features if f.value_type not in VALUE_TYPES]
+    made = [feature for view in plan.on_demand for feature in view.features]
+    unknown += [each.value_type for each in made if each.value_type not in VALUE_TYPES]
     unknown += [k.value_type for entity in plan.entities for k in entity.join_keys if k.value_type not in KEY_TYPES]
     if plan.key_version != KEY_VERSION:
         unknown.append(f"entity key serialisation {plan.key_version}")
-    if not unknown and entity_columns(plan.entities) != plan.columns:
+    if not unknown and plan_columns(plan.entities, plan.on_demand, plan.unseen) != plan.columns:
         unknown.append("columns that do not match its views")
     if unknown:
         raise BundleDamaged(f"features.json needs {', '.join(unknown)}, unknown here. Deploy the function again.")

@@ -1,55 +1,39 @@
 """A Feast feature service as a read plan. Importing Feast takes four to six seconds: call this from a warm process."""
 
+import hashlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
-from feast import FeatureService, FeatureStore, FeatureView
+from feast import FeatureService, FeatureStore
 from feast.errors import FeastObjectNotFoundException
 
 from sunup.errors import FeaturesRefused
 from sunup.lookup.compile.address import features_url, remedy
-from sunup.lookup.compile.defaults import checked_default
-from sunup.lookup.plan import (
-    ENTITYLESS_KEY,
-    KEY_TYPES,
-    KEY_VERSION,
-    VALUE_TYPES,
-    VERSION,
-    Entity,
-    Feature,
-    JoinKey,
-    ReadPlan,
-    View,
-    entity_columns,
-)
+from sunup.lookup.compile.demand import Demanded
+from sunup.lookup.compile.names import closest
+from sunup.lookup.compile.source import render
+from sunup.lookup.compile.views import Readings, Wanted, wanted_view
+from sunup.lookup.plan import KEY_VERSION, VERSION, OnDemand, ReadPlan, digest, plan_columns
 from sunup.types import Field
 
-# The request dtypes that can fill a join key of each value type without changing its value.
-_FILLS = {
-    "BYTES": ("bytes",),
-    "STRING": ("string",),
-    "INT32": ("int32",),
-    "INT64": ("int64", "int32"),
-    "UNIX_TIMESTAMP": ("int64", "int32"),
-}
+
+class Compiled(NamedTuple):
+    """A read plan, the features URL of its store, and the text of features.py ("" without on-demand views)."""
+
+    plan: ReadPlan
+    url: str
+    code: str
 
 
-@dataclass(frozen=True, slots=True)
-class _Wanted:
-    """One projection of the service: the view as stored, and the name callers know it by."""
-
-    name: str
-    stored: str
-    view: Any
-    projection: Any
+def compile_plan(repo_dir: Path, service: str, **given: Any) -> tuple[ReadPlan, str]:
+    """The plan and the features URL of `compile_service`."""
+    return compile_service(repo_dir, service, **given)[:2]
 
 
-def compile_plan(
+def compile_service(
     repo_dir: Path,
     service: str,
     *,
@@ -60,35 +44,26 @@ def compile_plan(
     on_missing: str,
     cache: Mapping[str, float] = MappingProxyType({}),
     full_names: bool = False,
-) -> tuple[ReadPlan, str]:
-    """The read plan of feature service `service` in the Feast repository `repo_dir`, and its features URL.
+) -> Compiled:
+    """The read plan of feature service `service` in the Feast repository `repo_dir`.
 
-    `request`: the function's request fields, which must hold every join key. `defaults`: column -> value; `max_age`:
-    view -> seconds; `cache`: view -> seconds for which a value may be used again. Columns are named as
-    `get_online_features` names them: by feature, or `view__feature` for all when
-    two views of the service have a feature of the same name or `full_names` asks for it.
+    `request`: the function's request fields, which must hold every join key and what on-demand views ask of a request.
+    `defaults`: column -> value; `max_age`: view -> seconds; `cache`: view -> seconds for which a value may be used
+    again. Columns are named as `get_online_features` names them: by feature, or `view__feature` for all when two views
+    of the service have a feature of the same name or `full_names` asks for it.
     Raises FeaturesRefused, one paragraph that says what to change.
     """
     store = _opened(repo_dir)
     _check_serialization(store)
-    found = _service(store, service)
-    wanted = [_view(store, service, projection) for projection in found.feature_view_projections]
-    names = Counter(feature.name for each in wanted for feature in each.projection.features)
-    full_names = full_names or any(count > 1 for count in names.values())
-    for table, given in {"max_age": max_age, "cache": cache}.items():
-        _check_names(table, given, [each.name for each in wanted], "a view of the service")
-    grouped: dict[tuple[JoinKey, ...], list[View]] = {}
-    for each in wanted:
-        key = _join_keys(each, request)
-        grouped.setdefault(key, []).append(
-            _compiled(each, full_names, defaults, max_age.get(each.name), cache.get(each.name))
-        )
-    entities = tuple(Entity(keys, tuple(views)) for keys, views in grouped.items())
-    columns = entity_columns(entities)
-    _check_names("defaults", defaults, [column.name for column in columns], "a feature of the service")
-    _check_clash(service, columns, request)
-    if on_missing not in ("default", "reject"):
-        raise FeaturesRefused(f'on_missing is "default" or "reject", not "{on_missing}".')
+    wanted = [wanted_view(store, service, each) for each in _service(store, service).feature_view_projections]
+    demanded = [Demanded(store, service, each) for each in wanted if each.computed]
+    full = full_names or _clashing(wanted)
+    _check_views({"max_age": max_age, "cache": cache}, wanted, demanded)
+    stored = [each for each in wanted if not each.computed]
+    readings = Readings(request, defaults, max_age, cache, full=full, views=stored)
+    on_demand = _on_demand(demanded, readings, request, defaults, full=full)
+    code = render([each.code for each in demanded]) if demanded else ""
+    entities, unseen = readings.entities, tuple(readings.unseen)
     plan = ReadPlan(
         version=VERSION,
         project=store.project,
@@ -96,9 +71,65 @@ def compile_plan(
         deadline_ms=float(deadline_ms),
         on_missing="reject" if on_missing == "reject" else "default",
         entities=entities,
-        columns=columns,
+        columns=plan_columns(entities, on_demand, unseen),
+        on_demand=on_demand,
+        unseen=unseen,
+        code=hashlib.sha256(code.encode()).hexdigest() if code else "",
+        service=service,
     )
-    return plan, features_url(store.config)
+    _check_plan(plan, request, defaults, on_missing)
+    return Compiled(plan, features_url(store.config), code)
+
+
+def _check_plan(plan: ReadPlan, request: Sequence[Field], defaults: Mapping[str, Any], on_missing: str) -> None:
+    _check_names("defaults", defaults, [column.name for column in plan.columns], "a feature of the service")
+    _check_clash(plan.service, plan.columns, request)
+    if on_missing not in ("default", "reject"):
+        raise FeaturesRefused(f'on_missing is "default" or "reject", not "{on_missing}".')
+
+
+def changed_since(repo_dir: Path, plan: ReadPlan, request: Sequence[Field]) -> str:
+    """Whether the repository would give another plan today than `plan`, and so another bundle: a line that says so, or
+    "". `request`: of the function the plan is of."""
+    stored = [feature for view in plan.views for feature in view.features if feature.column not in plan.unseen]
+    made = stored + [feature for view in plan.on_demand for feature in view.features]
+    try:
+        again = compile_service(
+            repo_dir,
+            plan.service,
+            request=request,
+            defaults={each.column: each.default for each in made if each.default is not None},
+            max_age={view.name: view.max_age_s for view in plan.views if view.max_age_s is not None},
+            cache={view.name: view.cache_s for view in plan.views if view.cache_s is not None},
+            deadline_ms=plan.deadline_ms,
+            on_missing=plan.on_missing,
+            full_names=any(each.column != each.name for each in made),
+        )
+    except FeaturesRefused as refused:
+        return f"the features have changed since this bundle was made, and would be refused now: {refused.message}"
+    if digest(again.plan) == digest(plan):
+        return ""
+    return "the features have changed since this bundle was made; make it again to serve them as they are now"
+
+
+def check_columns(plan: ReadPlan, model: str, inputs: Sequence[Field]) -> None:
+    """Raises FeaturesRefused where a column of the plan cannot stand for the input of its name of `model`: text for a
+    number, or a list for one value."""
+    takes = {each.name: each for each in inputs}
+    given = [(view.name, feature) for view in plan.views for feature in view.features]
+    given += [(view.name, feature) for view in plan.on_demand for feature in view.features]
+    for view, feature in given:
+        wanted = takes.get(feature.column)
+        if wanted is not None and _kind(wanted.dtype) != _kind(feature.dtype):
+            raise FeaturesRefused(
+                f"The feature service {plan.service} gives {feature.column} of feature view {view} as {feature.dtype}, "
+                f"and the model {model} takes it as {wanted.dtype}. Change the field of the view, or train the model "
+                "with it as it is."
+            )
+
+
+def _kind(dtype: str) -> tuple[bool, bool]:
+    return dtype.removesuffix("[]") in ("string", "bytes"), dtype.endswith("[]")
 
 
 def store_url(repo_dir: Path) -> str:
@@ -139,7 +170,7 @@ def _service(store: FeatureStore, name: str) -> FeatureService:
     except FeastObjectNotFoundException as error:
         known = [service.name for service in store.list_feature_services()]
         raise FeaturesRefused(
-            f"There is no feature service {name} in the feature repository.{_closest(name, known)} If it is defined "
+            f"There is no feature service {name} in the feature repository.{closest(name, known)} If it is defined "
             "there, run `feast apply`; otherwise correct [features] service in function.toml."
         ) from error
     except OSError as error:
@@ -148,87 +179,42 @@ def _service(store: FeatureStore, name: str) -> FeatureService:
         ) from error
 
 
-def _view(store: FeatureStore, service: str, projection: Any) -> _Wanted:
-    if projection.version_tag is not None:
-        view = store.registry.get_feature_view_by_version(projection.name, store.project, projection.version_tag)
-    else:
-        view = store.registry.get_any_feature_view(projection.name, store.project)
-    name = projection.name_to_use()
-    reason = ""
-    if not isinstance(view, FeatureView):
-        reason = f"{name} is an {type(view).__name__}, computed by Feast when it is read"
-    elif not view.online:
-        reason = f"{name} has online=False, so it is not in the online store"
-    elif not getattr(view, "enabled", True):
-        reason = f"{name} is disabled"
-    elif any(feature not in view.features for feature in projection.features):
-        reason = f"{name} has changed since the service was applied"
-    if reason:
-        raise FeaturesRefused(
-            f"The feature service {service} cannot be served by a worker: {reason}. Take it out of the service, or "
-            "make it a feature view that is materialized, and run `feast apply`."
-        )
-    # As Feast's writers name it. (Its reader through a feature service forgets the number and finds nothing.)
-    number = projection.version_tag if projection.version_tag is not None else view.current_version_number
-    versioned = store.config.registry.enable_online_feature_view_versioning and number
-    return _Wanted(name, f"{view.name}_v{number}" if versioned else view.name, view, projection)
+def _clashing(wanted: Sequence[Wanted]) -> bool:
+    """Whether two views of the service have a feature of the same name."""
+    names = Counter(feature.name for each in wanted for feature in each.features)
+    return any(count > 1 for count in names.values())
 
 
-def _join_keys(wanted: _Wanted, request: Sequence[Field]) -> tuple[JoinKey, ...]:
-    fields = {field.name: field.dtype for field in request}
-    if [column.name for column in wanted.view.entity_columns] in ([], [ENTITYLESS_KEY]):
-        return (JoinKey(ENTITYLESS_KEY, "", "STRING"),)
-    keys = []
-    for column in sorted(wanted.view.entity_columns, key=lambda column: column.name):
-        kind = column.dtype.to_value_type().name
-        name = wanted.projection.join_key_map.get(column.name, column.name)
-        if kind not in KEY_TYPES:
-            reason = f"is {kind}, which is no entity key"
-        elif name not in fields:
-            reason = f"is not a request field.{_closest(name, fields)} Add {name} to [request] in function.toml"
-        elif fields[name] not in _FILLS[kind]:
-            reason = (
-                f"is {kind} in Feast and {fields[name]} in the request. "
-                f'Write {name} = "{_FILLS[kind][0]}" under [request] in function.toml'
-            )
-        else:
-            keys.append(JoinKey(column.name, name, kind))
-            continue
-        raise FeaturesRefused(f"The join key {name} of feature view {wanted.name} {reason}.")
-    return tuple(keys)
+def _on_demand(
+    demanded: Sequence[Demanded],
+    readings: Readings,
+    request: Sequence[Field],
+    defaults: Mapping[str, Any],
+    *,
+    full: bool,
+) -> tuple[OnDemand, ...]:
+    inputs = [each.inputs(readings, request) for each in demanded]  # all that is read is known after this
+    keys = {key.field: key.value_type for entity in readings.entities for key in entity.join_keys if key.field}
+    return tuple(
+        each.planned(place, inputs[place], keys, each.features(defaults, full=full))
+        for place, each in enumerate(demanded)
+    )
 
 
-def _compiled(
-    wanted: _Wanted, full_names: bool, defaults: Mapping[str, Any], max_age: float | None, cache: float | None
-) -> View:
-    features = []
-    for field in wanted.projection.features:
-        kind = field.dtype.to_value_type().name
-        if kind not in VALUE_TYPES:
-            raise FeaturesRefused(
-                f"Feature {field.name} of view {wanted.name} is {kind}, which workers do not read. They read "
-                f"{', '.join(VALUE_TYPES)}. Take it out of the feature service."
-            )
-        column = f"{wanted.name}__{field.name}" if full_names else field.name
-        default = checked_default(column, VALUE_TYPES[kind][1], defaults[column]) if column in defaults else None
-        features.append(Feature(field.name, column, kind, default))
-    # A ttl of zero means without end, in Feast and here.
-    ttl = wanted.view.ttl.total_seconds() if wanted.view.ttl else None
-    age = float(max_age) if max_age is not None else None
-    view = View(wanted.name, wanted.stored, ttl or None, age, tuple(features), cache)
-    if cache is not None and cache > view.age_s_max:
-        raise FeaturesRefused(
-            f"[features] cache keeps {wanted.name} for {cache:g} s; its values are stale after {view.age_s_max:g} s, "
-            "its ttl or max_age. Write a shorter time in function.toml."
-        )
-    return view
+def _check_views(
+    tables: Mapping[str, Mapping[str, float]], wanted: Sequence[Wanted], demanded: Sequence[Demanded]
+) -> None:
+    known = [each.name for each in wanted if not each.computed]
+    known += [source.name for each in demanded for source in each.sources]
+    for table, given in tables.items():
+        _check_names(table, given, known, "a view of the service")
 
 
 def _check_names(table: str, given: Mapping[str, Any], known: Sequence[str], what: str) -> None:
     for name in given:
         if name not in known:
             raise FeaturesRefused(
-                f"[features] {table} names {name}, which is not {what}.{_closest(name, known)} Correct function.toml."
+                f"[features] {table} names {name}, which is not {what}.{closest(name, known)} Correct function.toml."
             )
 
 
@@ -239,8 +225,3 @@ def _check_clash(service: str, columns: Sequence[Field], request: Sequence[Field
             f"{', '.join(clash)} is both a request field and a feature of {service}. Rename the request field in "
             "function.toml, or take the feature out of the service."
         )
-
-
-def _closest(name: str, known: Sequence[str] | Mapping[str, str]) -> str:
-    near = get_close_matches(name, known, n=3, cutoff=0.5) or sorted(known)[:5]
-    return f" There is {', '.join(near)}." if near else " There is none at all."

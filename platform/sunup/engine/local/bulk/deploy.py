@@ -21,6 +21,7 @@ from sunup.errors import CommandError, EngineError, UsageError
 from sunup.limits import ADOPT_SECONDS_MAX, DEPLOY_TOGETHER
 
 Facts = dict[str, Any]
+CODE = ("handler.py", "features.py")  # what a bundle may bring that runs
 
 
 class Wanted(NamedTuple):
@@ -127,7 +128,7 @@ class Bulk:
     def _job(self, wanted: Wanted, manifest: Manifest) -> Job:
         run = not self._engine.state.proven(wanted.digest, self._engine.machine)
         folder = self._engine.project.bundles / wanted.digest
-        return Job(folder, wanted.settings, run, alone=manifest.handler is not None)
+        return Job(folder, wanted.settings, run, alone=any(name in manifest.files for name in CODE))
 
 
 def _parts(bundles: Sequence[Wanted]) -> Iterator[Sequence[Wanted]]:

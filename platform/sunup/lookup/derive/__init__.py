@@ -1,0 +1,1 @@
+"""On-demand feature views in a worker: what their functions are given, what becomes of what they give."""
