@@ -36,9 +36,7 @@ class RedisServer:
 
     def start(self) -> None:
         """Start on the same port as before, with an empty database, and wait until the port answers."""
-        port = ["--port", "0", "--tls-port", str(self.port)] if self.tls else ["--port", str(self.port)]
-        command = [binary(), *port, "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
-        self._process = subprocess.Popen([*command, *self._arguments], stdout=subprocess.DEVNULL, cwd=self._folder)
+        self._process = subprocess.Popen(self.command(), stdout=subprocess.DEVNULL, cwd=self._folder)
         deadline = time.monotonic() + 10
         while True:
             try:
@@ -49,6 +47,11 @@ class RedisServer:
                 time.sleep(0.01)  # the only sign that a server listens is that it does
             else:
                 return
+
+    def command(self) -> list[str]:
+        """The command line of the process."""
+        port = ["--port", "0", "--tls-port", str(self.port)] if self.tls else ["--port", str(self.port)]
+        return [binary(), *port, "--bind", "127.0.0.1", "--save", "", "--appendonly", "no", *self._arguments]
 
     def signal(self, number: signal.Signals) -> None:
         """SIGSTOP stalls the server: connections stand, nothing answers. SIGCONT lets it go on."""

@@ -29,6 +29,7 @@ from sunup.limits import BATCH_ROWS_MAX, IMAGE_RUN_ROWS_MAX, INLINE_SECONDS_MAX
 from sunup.link.process import trim_heap
 from sunup.lookup import plan as read_plan
 from sunup.lookup.cache import cached
+from sunup.lookup.circuit import GuardedStore
 from sunup.lookup.join import Lookup
 from sunup.lookup.stores.open import open_store
 from sunup.types import Field
@@ -229,7 +230,7 @@ def _open_lookup(path: Path, manifest: Manifest, settings: Mapping[str, str]) ->
             "Give it the online store, for example sqlite:///absolute/path or redis://host:port/db."
         )
     plan = read_plan.load(path.read_bytes())
-    store = cached(open_store(url if plan.entities else "memory:", plan), plan)  # on-demand views may need none
+    store = cached(GuardedStore(open_store(url if plan.entities else "memory:", plan), plan), plan)  # derived may need none
     if plan.on_demand:
         from sunup.lookup.derive.lookup import open_derived  # only functions with on-demand views pay for it
 

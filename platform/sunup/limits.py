@@ -96,12 +96,19 @@ IMAGE_PROOF_ROWS_MAX: Final = 256  # images a parity proof compares; a large net
 IMAGE_PROOF_RUN_ROWS: Final = 64  # images in one run of a proof, which bounds its memory
 
 # --- Feature stores -------------------------------------------------------------------------------------------------
-STORE_CONNECT_SECONDS_MAX: Final = 2.0  # s to connect to an online store
+STORE_CONNECT_SECONDS_MAX: Final = 0.8  # s to connect to an online store; a lost packet costs an attempt so long
 STORE_INFLIGHT_MAX: Final = 4096  # reads waiting on one store connection
 STORE_RETRY_SECONDS: Final = 0.2  # s at most between attempts to reconnect to a store that is down; half at least
 STORE_SPREAD_SECONDS: Final = 0.02  # s within which workers that lost a store at one instant come back to it
 STORE_LOG_SECONDS: Final = 5.0  # s between log lines about lookups that go without their store
 STORE_STALL_SECONDS_MAX: Final = 1.0  # s past its deadline a reply may come before the connection is dropped
+CIRCUIT_FAILURES_MAX: Final = 3  # failed reads one after the other before calls go without their store at once
+CIRCUIT_SECONDS_MIN: Final = 0.05  # s of failing reads before that; reads refused at once are soon many
+CIRCUIT_TRIAL_SECONDS: Final = 0.1  # s between trials of a store that did not answer, give or take a quarter
+DISCOVERY_SECONDS_MAX: Final = 0.25  # s a Redis Sentinel or cluster node has to say who serves; then another is asked
+SENTINEL_LOOK_SECONDS: Final = 0.5  # s between looks at who the master is; a paused one breaks no connection
+CLUSTER_LOOK_SECONDS: Final = 0.2  # s at least between reads of a cluster's slots, which any doubt asks for
+CLUSTER_REDIRECTS_MAX: Final = 4  # redirections one read of a Redis cluster follows: slots move one at a time
 VALUES_KNOWN_MAX: Final = 1024  # decoded values of one type a function keeps; about 150 kB, and most counts are small
 VALUE_KNOWN_BYTES_MAX: Final = 64  # bytes of a stored value to keep decoded; longer texts are no categories
 LOOKUP_ROWS_PER_DEADLINE: Final = 64  # rows; [features] deadline_ms is for so many, a bigger call gets more of it

@@ -6,11 +6,20 @@ from uuid import uuid4
 import pytest
 from tests.postgres_fixture import postgres, postgres_server
 from tests.redis_fixture import redis_server, redis_url
+from tests.redis_topologies import redis_cluster, redis_secured, redis_sentinels
 
 from sunup.stream.broker import Stream
 from sunup.stream.kafka import KafkaBroker
 
-__all__ = ["postgres", "postgres_server", "redis_server", "redis_url"]
+__all__ = [
+    "postgres",
+    "postgres_server",
+    "redis_cluster",
+    "redis_secured",
+    "redis_sentinels",
+    "redis_server",
+    "redis_url",
+]
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ import asyncio
 import math
 import random
 import signal
-import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +13,7 @@ import redis
 from tests.contract.test_stores import AT, LOOPS
 from tests.ports import free_port
 from tests.redis_fixture import RedisServer
+from tests.redis_topologies import Certificates
 from tests.store_fill import PLAN, int64, put_redis, user_key
 
 from sunup.limits import STORE_INFLIGHT_MAX, STORE_STALL_SECONDS_MAX
@@ -213,25 +213,12 @@ def test_passwords_and_databases(redis_server: RedisServer, runner: asyncio.Runn
 
 
 def test_tls(tmp_path: Path, runner: asyncio.Runner) -> None:
-    key, certificate = tmp_path / "key.pem", tmp_path / "cert.pem"
-    subprocess.run(
-        [
-            *("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=127.0.0.1"),
-            *("-addext", "subjectAltName=IP:127.0.0.1", "-keyout", key, "-out", certificate),
-        ],
-        check=True,
-        capture_output=True,
-    )
-    server = RedisServer(
-        tmp_path,
-        *("--tls-cert-file", str(certificate), "--tls-key-file", str(key)),
-        *("--tls-ca-cert-file", str(certificate), "--tls-auth-clients", "no"),
-        tls=True,
-    )
+    certificates = Certificates(tmp_path)
+    server = RedisServer(tmp_path, *certificates.arguments(), tls=True)
     server.start()
 
     async def scenario() -> None:
-        trusting = open_store(f"{server.url}?ssl_ca_certs={certificate}", PLAN)
+        trusting = open_store(f"{server.url}?ssl_ca_certs={certificates.certificate}", PLAN)
         await trusting.open()
         assert await trusting.read(of_user(1), time.monotonic() + 5) == [[[None] * 5], []]
         await trusting.close()
@@ -247,20 +234,34 @@ def test_tls(tmp_path: Path, runner: asyncio.Runner) -> None:
         server.stop()
 
 
-def test_a_key_of_another_kind_is_an_error_for_its_reader_only(
-    redis_server: RedisServer, runner: asyncio.Runner
+def test_a_key_of_another_kind_is_absent_and_costs_no_other_its_features(
+    redis_server: RedisServer, runner: asyncio.Runner, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def scenario() -> None:
         store = open_store(redis_server.url, PLAN)
         await store.open()
-        with pytest.raises(StoreUnavailable, match="WRONGTYPE"):
-            await own_id(store, 1)
-        assert await own_id(store, 2) == int64(2)
+        users = [user_key((user,)) for user in range(3)]
+        answer = await store.read([users, []], time.monotonic() + 5)
+        assert [found[1] for found in answer[0]] == [int64(0), None, int64(2)]
         await store.close()
 
     fill(redis_server)
     with redis_server.client() as client:
         client.set(user_key((1,)) + PLAN.project.encode(), b"not a hash")
+    runner.run(scenario())
+    assert "WRONGTYPE" in caplog.text
+
+
+def test_a_read_that_the_server_refuses_is_an_error(redis_server: RedisServer, runner: asyncio.Runner) -> None:
+    async def scenario() -> None:
+        store = open_store(f"redis://reader:r@127.0.0.1:{redis_server.port}/0", PLAN)
+        await store.open()
+        with pytest.raises(StoreUnavailable, match="NOPERM"):
+            await own_id(store, 1)
+        await store.close()
+
+    with redis_server.client() as client:
+        client.acl_setuser("reader", enabled=True, passwords=["+r"], commands=["+ping"], keys=["*"])
     runner.run(scenario())
 
 

@@ -30,10 +30,11 @@ from sunup.lookup.stores.open import open_store
 
 Put: TypeAlias = Callable[[str, bytes, Mapping[str, bytes], float], None]
 AT = 1_700_000_000.0
+TOPOLOGIES = ("redis_sentinels", "redis_cluster", "redis_secured")  # fixtures of tests/redis_topologies.py
 LOOPS = {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
 
 
-@pytest.fixture(params=["memory", "sqlite", "redis", "postgres"])
+@pytest.fixture(params=["memory", "sqlite", "redis", *TOPOLOGIES, "postgres"])
 def store_and_put(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Store, Put]]:
     """A store of PLAN and a function that puts values into it."""
     if request.param == "memory":
@@ -49,6 +50,11 @@ def store_and_put(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tu
         with server.client() as connection:
             create_postgres_tables(connection)
             yield open_store(server.url, PLAN), lambda *each: put_postgres(connection, *each)
+    elif request.param in TOPOLOGIES:
+        servers = request.getfixturevalue(request.param)
+        with servers.client() as client:
+            client.flushall()
+            yield open_store(servers.url, PLAN), lambda *each: put_redis(client, *each)
     else:
         url = request.getfixturevalue("redis_url")
         with redis.Redis.from_url(url) as client:

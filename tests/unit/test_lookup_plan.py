@@ -10,7 +10,7 @@ import pytest
 from sunup.errors import BundleDamaged, UsageError
 from sunup.lookup.plan import Entity, Feature, JoinKey, ReadPlan, View, digest, dump, entity_columns, load
 from sunup.lookup.stores.open import open_store
-from sunup.lookup.stores.redis.address import parse_address
+from sunup.lookup.stores.redis.address import Address, Cluster, Sentinels, parse_place
 
 CARD = Entity(
     (JoinKey("card_id", "card_id", "INT64"),),
@@ -93,12 +93,43 @@ def test_bytes_that_are_no_json_are_refused() -> None:
 
 
 def test_addresses_are_read_and_hide_their_password() -> None:
-    address = parse_address("redis://me:p%40ss@there:7000/3")
+    address = parse_place("redis://me:p%40ss@there:7000/3")
+    assert isinstance(address, Address)
     assert (address.host, address.port, address.db) == ("there", 7000, 3)
     assert (address.username, address.password) == ("me", "p@ss")
     assert "p@ss" not in repr(address)
-    assert parse_address("redis://here").port == 6379
-    assert parse_address("rediss://here?ssl_cert_reqs=none").tls is not None
+    assert parse_place("redis://here") == Address("here", 6379)
+    secured = parse_place("rediss://here?ssl_cert_reqs=none")
+    assert isinstance(secured, Address)
+    assert secured.tls is not None
+
+
+def test_sentinels_and_clusters_are_read() -> None:
+    asked = parse_place("redis-sentinel://:p%2Cw@one:1,two,[::1]:3/2?master=fraud&sentinel_password=s")
+    assert isinstance(asked, Sentinels)
+    assert [(each.host, each.port, each.password) for each in asked.sentinels] == [
+        ("one", 1, "s"),
+        ("two", 26379, "s"),
+        ("::1", 3, "s"),
+    ]
+    assert (asked.name, asked.data.db, asked.data.password, asked.data.tls) == ("fraud", 2, "p,w", None)
+    assert "p,w" not in repr(asked)
+    cluster = parse_place("rediss-cluster://me:pw@one:7001,two:7002?ssl_cert_reqs=none")
+    assert isinstance(cluster, Cluster)
+    assert [(each.host, each.port, each.username) for each in cluster.seeds] == [
+        ("one", 7001, "me"),
+        ("two", 7002, "me"),
+    ]
+    assert all(each.tls is not None for each in cluster.seeds)
+    assert "pw" not in repr(cluster)
+    secured = parse_place("rediss-sentinel://one?ssl_cert_reqs=none")
+    assert isinstance(secured, Sentinels)
+    assert secured.data.tls is not None
+    assert secured.sentinels[0].tls is None  # as Feast's client has it
+    both = parse_place("redis-sentinel://one?sentinel_ssl=true&ssl_cert_reqs=none")
+    assert isinstance(both, Sentinels)
+    assert both.data.tls is None
+    assert both.sentinels[0].tls is not None
 
 
 @pytest.mark.parametrize(
@@ -109,6 +140,11 @@ def test_addresses_are_read_and_hide_their_password() -> None:
         "redis://here/zero",
         "redis://here?sentinel=1",
         "rediss://here?ssl_cert_reqs=maybe",
+        "redis://one:1,two:2/0",
+        "redis-cluster://one:1/3",
+        "redis-cluster://one:99999",
+        "redis-sentinel://one:1?sentinel_ssl=maybe",
+        "redis-sentinel://one:x",
         "online.db",
     ],
 )
@@ -118,5 +154,11 @@ def test_urls_that_cannot_be_read_are_refused(url: str) -> None:
 
 
 def test_open_store_touches_nothing() -> None:
-    for url in ("sqlite:///nowhere/at/all.db", "redis://127.0.0.1:1/0", "memory:"):
+    for url in (
+        "sqlite:///nowhere/at/all.db",
+        "redis://127.0.0.1:1/0",
+        "redis-sentinel://h",
+        "redis-cluster://h",
+        "memory:",
+    ):
         assert "Store" in repr(open_store(url, plan_of(CARD)))

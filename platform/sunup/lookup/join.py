@@ -14,6 +14,7 @@ from typing import Final, TypeAlias
 from sunup.errors import BadRequest, CallError, FeaturesMissing
 from sunup.limits import LOOKUP_ROWS_PER_DEADLINE, STORE_LOG_SECONDS
 from sunup.lookup.cache import CachedStore
+from sunup.lookup.circuit import CircuitOpen
 from sunup.lookup.keys import KEY_ERRORS, key_maker
 from sunup.lookup.plan import Entity, ReadPlan, View
 from sunup.lookup.store import Answer, Found, Reading, Store, StoreUnavailable, slots
@@ -49,6 +50,8 @@ class Lookup:
         self._makers = [key_maker(entity.join_keys, positions) for entity in plan.entities]
         self._key_fields = [tuple(key.field for key in entity.join_keys) for entity in plan.entities]
         self._log_at = -math.inf
+        # Told of every lookup without its store: whether it was refused, without the store being asked.
+        self.on_failure: Callable[[bool], None] = lambda _refused: None
 
     def __repr__(self) -> str:
         return f"<Lookup {len(self.columns)} columns from {self._store!r}>"
@@ -218,6 +221,7 @@ class Lookup:
         )
 
     def _without_store(self, count: int, bad: dict[int, CallError], error: StoreUnavailable, now: float) -> Features:
+        self.on_failure(isinstance(error, CircuitOpen))
         if now >= self._log_at:  # a store that is down fails every call; the metrics count them
             self._log_at = now + STORE_LOG_SECONDS
             _log.warning("features are defaulted or rejected: %s", error.message)

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Protocol, TypeAlias
+from typing import Any, ClassVar, Protocol, TypeAlias
 
 from sunup.errors import SunupError
 from sunup.lookup.plan import Entity, ReadPlan
@@ -19,11 +19,21 @@ Answer: TypeAlias = list[list[Found]]
 
 
 class StoreUnavailable(SunupError):
-    """A read that got no answer: store down, refused, or the deadline passed. `message` is for the log."""
+    """A read that got no answer: store down, refused, or the deadline passed. `message` is for the log.
+
+    `counts`: it speaks against the store as a whole, so that further ones open the circuit around it.
+    """
 
     status = 503
     code = "store_unavailable"
     retry = True
+    counts: ClassVar[bool] = True
+
+
+class PartUnavailable(StoreUnavailable):
+    """A part of the store did not answer; reads of other keys may."""
+
+    counts = False
 
 
 # Who asked, and hears the answer or why there is none.

@@ -47,6 +47,8 @@ async def open_function(spec: Mapping[str, Any], kept: Executor | None) -> Opene
     path = counters_path(Path(spec["run"]), spec["function"], spec["slot"])
     meter = Meter(Segment.create(path, worker_series(spec["function"], spec["revision"], *feature_names(function))))
     pipeline = Pipeline(function, observer=meter)
+    if function.lookup is not None:
+        function.lookup.on_failure = meter.store_failed
     named = {"function": spec["function"], "revision": spec["revision"]}
     access = AccessLog(Path(spec["log"]).with_suffix(".access.log"), rate=access_rate(spec["guard"]), **named)
     make = prepared()  # the nursery's answer, as it was before this process was born

@@ -18,14 +18,21 @@ OVERRIDE: Final = "FEATURES_URL"
 
 # Options of the client library that tune it and say nothing about the server: without meaning for a worker.
 _TUNING: Final = (
+    "cluster_error_retry_attempts",
     "health_check_interval",
     "max_connections",
+    "min_other_sentinels",
     "protocol",
+    "reinitialize_steps",
+    "require_full_coverage",
     "retry_on_timeout",
+    "skip_full_coverage_check",
     "socket_connect_timeout",
     "socket_keepalive",
     "socket_timeout",
 )
+_SCHEMES: Final = {RedisType.redis: "", RedisType.redis_sentinel: "-sentinel", RedisType.redis_cluster: "-cluster"}
+_PORTS: Final = {RedisType.redis_sentinel: 26379}
 _TLS: Final = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile", "ssl_cert_reqs", "ssl_check_hostname")
 
 
@@ -44,12 +51,7 @@ def features_url(config: RepoConfig) -> str:
         # As SqliteOnlineStore._get_db_path: relative to the repository folder.
         return "sqlite://" + quote(str((Path(config.repo_path or ".") / store.path).resolve()))
     if isinstance(store, RedisOnlineStoreConfig):
-        if store.redis_type != RedisType.redis:
-            raise FeaturesRefused(
-                f"The feature repository uses Redis as {store.redis_type.value}, and workers read a single Redis "
-                f"server. Set redis_type: redis in feature_store.yaml, or name a server in {OVERRIDE}."
-            )
-        return _redis_url(store.connection_string)
+        return _redis_url(store)
     name = getattr(store, "type", None) or type(store).__name__
     if name == "postgres":  # by name: Feast imports psycopg with the class
         return _postgres_url(store, Path(config.repo_path or "."))
@@ -78,22 +80,41 @@ def _postgres_url(store: Any, repo_dir: Path) -> str:
     return f"postgresql://{user}:{password}@{host}:{store.port}/{database}?{urlencode(options)}"
 
 
-def _redis_url(connection_string: str) -> str:
-    """`host:port,db=1,password=x,ssl=true` as a URL, read by Feast's own parser."""
-    nodes, options = RedisOnlineStore._parse_connection_string(connection_string)
+def _redis_url(store: RedisOnlineStoreConfig) -> str:
+    """`host:port,host:port,db=1,password=x,ssl=true` and `redis_type` as a URL, read by Feast's own parser."""
+    nodes, options = RedisOnlineStore._parse_connection_string(store.connection_string)
     options = {key: value for key, value in options.items() if key not in _TUNING}
     tls = bool(options.pop("ssl", False))
     db, user, password = options.pop("db", 0), options.pop("username", ""), options.pop("password", "")
-    query = {key: _text(options.pop(key)) for key in _TLS if key in options}
-    if len(nodes) != 1 or options:
+    if store.redis_type == RedisType.redis_cluster and db:
+        options["db"] = db  # clusters have none
+    query = _sentinel_options(store, options) if store.redis_type == RedisType.redis_sentinel else {}
+    certificates = {key: _text(options.pop(key)) for key in _TLS if key in options}
+    if tls or query.get("sentinel_ssl") == "true":
+        query |= certificates
+    if options or not nodes or (len(nodes) > 1 and store.redis_type == RedisType.redis):
         what = f"the options {', '.join(sorted(options))}" if options else f"{len(nodes)} servers"
         raise FeaturesRefused(
             f"The Redis connection_string of the feature repository names {what}, which workers cannot use. Reduce it "
             f"to host:port with db, username, password and ssl options, or give a URL in {OVERRIDE}."
         )
     who = f"{quote(_text(user), safe='')}:{quote(_text(password), safe='')}@" if user or password else ""
-    address = f"{nodes[0]['host']}:{nodes[0].get('port', 6379)}"
-    return f"{'rediss' if tls else 'redis'}://{who}{address}/{db}{'?' + urlencode(query) if query and tls else ''}"
+    port = _PORTS.get(store.redis_type, 6379)
+    where = ",".join(f"{node['host']}:{node.get('port', port)}" for node in nodes)
+    if store.redis_type != RedisType.redis_cluster:
+        where += f"/{db}"
+    scheme = f"redis{'s' if tls else ''}{_SCHEMES[store.redis_type]}"
+    return f"{scheme}://{who}{where}{'?' + urlencode(query) if query else ''}"
+
+
+def _sentinel_options(store: RedisOnlineStoreConfig, options: dict[str, Any]) -> dict[str, str]:
+    """The master's name, and what Sentinels themselves want: `sentinel_kwargs` of Feast's client, a JSON object. The
+    other options are the master's alone."""
+    asked = options.get("sentinel_kwargs", {})
+    known = asked if isinstance(asked, dict) and asked.keys() <= {"username", "password", "ssl"} else None
+    if known is not None:
+        options.pop("sentinel_kwargs", None)
+    return {"master": store.sentinel_master} | {f"sentinel_{key}": _text(value) for key, value in (known or {}).items()}
 
 
 def _text(value: Any) -> str:

@@ -9,7 +9,8 @@ from sunup.lookup.plan import ReadPlan
 from sunup.lookup.store import Store
 from sunup.lookup.stores.memory import MemoryStore
 from sunup.lookup.stores.postgres import address as postgres
-from sunup.lookup.stores.redis.address import parse_address
+from sunup.lookup.stores.redis.address import SCHEMES, Cluster, parse_place
+from sunup.lookup.stores.redis.cluster import ClusterStore
 from sunup.lookup.stores.redis.store import RedisStore
 from sunup.lookup.stores.sqlite import SqliteStore
 
@@ -17,8 +18,8 @@ INSTALL: Final = "Install it with Sunup: pip install 'sunup[postgres]'."
 
 
 def open_store(url: str, plan: ReadPlan) -> Store:
-    """The store at `url`: `sqlite:///abs/path`, `redis://[user:password@]host:port/db`, `rediss://...`,
-    `postgresql://user:password@host:port/database` or `memory:`.
+    """The store at `url`: `sqlite:///abs/path`, `postgresql://user:password@host:port/database`, `memory:`, or Redis as
+    `stores/redis/address.py` says.
 
     Touches nothing: await the store's `open()` in the process that reads (connections do not survive a fork).
     Raises UsageError for any other URL.
@@ -26,16 +27,17 @@ def open_store(url: str, plan: ReadPlan) -> Store:
     parts = urlsplit(url)
     if parts.scheme == "sqlite" and not parts.netloc and len(parts.path) > 1:
         return SqliteStore(Path(unquote(parts.path)), plan)
-    if parts.scheme in ("redis", "rediss"):
-        return RedisStore(parse_address(url), plan)
+    if parts.scheme in SCHEMES:
+        place = parse_place(url)
+        return ClusterStore(place, plan) if isinstance(place, Cluster) else RedisStore(place, plan)
     if parts.scheme in postgres.SCHEMES:
         return _postgres(postgres.parse_address(url), plan)
     if parts.scheme == "memory":
         return MemoryStore(plan)
     raise UsageError(
-        f"A features URL of the form {parts.scheme}: cannot be read. "
-        "Give sqlite:///absolute/path, redis://host:port/db, rediss://host:port/db or "
-        "postgresql://user:password@host:port/database."
+        f"A features URL of the form {parts.scheme}: cannot be read. Give sqlite:///absolute/path, "
+        "redis://host:port/db, redis-sentinel://host:port,.../db?master=NAME or redis-cluster://host:port,... "
+        "(rediss for TLS), or postgresql://user:password@host:port/database."
     )
 
 

@@ -89,6 +89,8 @@ class StreamWorker:
         path = counters_path(run, f"{spec['function']}.stream", spec["slot"])
         self._meter = StreamMeter(Segment.create(path, stream_series(spec["function"], *feature_names(function))))
         pipeline = Pipeline(function, observer=self._meter)
+        if function.lookup is not None:
+            function.lookup.on_failure = self._meter.store_failed
         stream = Stream(declared.group, declared.input, declared.output, declared.dead_letter)
         self._loop = Loop(
             pipeline,

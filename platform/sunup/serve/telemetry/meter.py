@@ -14,7 +14,9 @@ STAGES: Final = ("decode", "lookup", "batch", "execute", "encode", "total")
 CODES: Final = (200, 400, 401, 403, 404, 405, 408, 413, 415, 421, 431, 500, 501, 503)
 AGE_BUCKETS: Final = (1.0, 10.0, 60.0, 300.0, 900.0, 3600.0, 6 * 3600.0, 86400.0, 7 * 86400.0, 30 * 86400.0)  # s
 RESULTS: Final = ("scored", "dead")
+UNANSWERED: Final = ("failed", "refused")
 
+_STORE_FAILURES: Final = "sunup_store_failures_total"
 _LABELS: Final = ("code", "stage", "feature", "view", "result", "cache")
 _SUM: Final = len(STAGE_BUCKETS) + 1  # where a stage histogram keeps its sum
 _AGE_SUM: Final = len(AGE_BUCKETS) + 1
@@ -58,6 +60,7 @@ def _feature_series(name: dict[str, str], features: Sequence[str], views: Sequen
     return [
         *(Series("sunup_features_defaulted_total", "counter", {**name, "feature": f}) for f in features),
         *(Series("sunup_feature_age_seconds", "histogram", {**name, "view": v}, AGE_BUCKETS) for v in views),
+        *(Series(_STORE_FAILURES, "counter", {**name, "result": result}) for result in UNANSWERED if views),
     ]
 
 
@@ -105,6 +108,10 @@ class _FeatureMeter:
     def queued(self, calls: int) -> None:
         """See observer.Observer."""
         self._values[self._queue] = calls
+
+    def store_failed(self, refused: bool) -> None:
+        """See Lookup.on_failure: count a lookup that went without its store."""
+        self._values[self._first[_STORE_FAILURES, UNANSWERED[refused]]] += 1.0
 
 
 class StreamMeter(_FeatureMeter):

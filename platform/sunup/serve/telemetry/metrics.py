@@ -29,6 +29,7 @@ HELP: Final = {
     "sunup_cold_starts_total": "Workers started because a call came.",
     "sunup_cold_start_seconds": "Seconds per stage of a cold start.",
     "sunup_features_defaulted_total": "Feature values that were missing or stale and took their default.",
+    "sunup_store_failures_total": "Lookups that went without their feature store: failed, or refused without asking.",
     "sunup_feature_age_seconds": "Age of the oldest value of a view in a call.",
     "sunup_cache_lookups_total": "Rows or entity keys looked for in a cache.",
     "sunup_cache_hits_total": "Rows or entity keys a cache had.",
