@@ -103,10 +103,16 @@ def test_the_time_feast_writes_for_no_time_is_no_value() -> None:
     assert decoder("UNIX_TIMESTAMP")(Value(unix_timestamp_val=NULL_TIMESTAMP).SerializeToString()) is None
 
 
+def test_a_number_that_is_cut_off_is_no_value() -> None:
+    for raw in (b"\x20", b"\x20\xff", b"\x20\xff\xff", b"\x20\xff\xff\xff"):
+        assert decoder("INT64")(raw) is None
+
+
 def test_other_types_are_read_only_where_the_meaning_holds() -> None:
     whole, text = Value(int64_val=300).SerializeToString(), Value(string_val="300").SerializeToString()
     assert decoder("DOUBLE")(whole) == 300.0
     assert decoder("INT32")(whole) == 300
+    assert decoder("INT32")(Value(int64_val=2**40).SerializeToString()) is None
     assert decoder("DOUBLE")(Value(float_val=0.5).SerializeToString()) == 0.5
     assert decoder("INT64")(text) is None
     assert decoder("INT64")(Value(double_val=3.0).SerializeToString()) is None

@@ -170,9 +170,9 @@ def _whole_number(number: int) -> Decoder:
             return None
         if raw[0] == tag:
             size = len(raw)
-            if size == 2:  # 0 to 127, what most counts are
+            if size == 2 and raw[1] < 128:  # 0 to 127, what most counts are
                 return raw[1]
-            if size == 3 and raw[1] > 127:
+            if size == 3 and raw[1] > 127 > raw[2]:
                 return raw[1] & 127 | raw[2] << 7
         return _scalar(raw, number)
 
@@ -265,7 +265,7 @@ def _fit(plain: Any, number: int, wanted: int) -> Any:
         return plain
     if wanted in (5, 6) and number in (3, 4, 5, 6):
         return float(plain)
-    return plain if wanted in (3, 4) and number in (3, 4) else None
+    return plain if wanted in (3, 4) and number in (3, 4) and (wanted == 4 or -(2**31) <= plain < 2**31) else None
 
 
 def _list(raw: bytes, wanted: int) -> list[Any] | None:
