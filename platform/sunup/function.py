@@ -230,7 +230,8 @@ def _open_lookup(path: Path, manifest: Manifest, settings: Mapping[str, str]) ->
             "Give it the online store, for example sqlite:///absolute/path or redis://host:port/db."
         )
     plan = read_plan.load(path.read_bytes())
-    store = cached(GuardedStore(open_store(url if plan.entities else "memory:", plan), plan), plan)  # derived may need none
+    store = open_store(url if plan.entities else "memory:", plan)  # on-demand views may need none
+    store = cached(GuardedStore(store, plan), plan)
     if plan.on_demand:
         from sunup.lookup.derive.lookup import open_derived  # only functions with on-demand views pay for it
 
