@@ -98,7 +98,7 @@ class Circuit:
 class GuardedStore(Store):
     """`store` with a circuit. Below a cache, so that what is remembered is served while the circuit is open.
 
-    Costs a call 0.3 us. A read counts against the store if it had the time of the plan: what is left of a late call's
+    Costs a call 0.4 us. A read counts against the store if it had the time of the plan: what is left of a late call's
     may be too little for any store.
     """
 
