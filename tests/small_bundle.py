@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from sunup import __version__
-from sunup.bundle.manifest import FORMAT, Limits, Manifest, Model, Scale
+from sunup.bundle.manifest import FORMAT, Limits, LogSpec, Manifest, Model, Scale
 from sunup.types import Decision, Field, ResponseField, Tensor
 
 
@@ -44,17 +44,16 @@ def make_bundle(
     request: tuple[Field, ...] | None = None,
     features: bytes | None = None,
     names: tuple[str, ...] = (),
+    log: LogSpec | None = None,
 ) -> str:
-    """Write a bundle under `folder` for a model from "input" [-1, n] of `dtype` to "probability" [-1, 2].
+    """Write a bundle under `folder` for a model from "input" [-1, n] of `dtype` to "probability" [-1, 2]; its digest.
 
     The request is f0 ... fn-1 (or `names`), unless `request` says which come with it and `features`, a read plan, gives
-    the rest;
-    the response is score and decision. `rows`: warm-up rows. Returns the digest.
+    the rest; the response is score and decision. `rows`: warm-up rows; `log`: of what is served.
     """
     width = rows.shape[1]
     names = names or tuple(f"f{i}" for i in range(width))
-    staged = folder / "staged"
-    staged.mkdir(parents=True)
+    (staged := folder / "staged").mkdir(parents=True)
     given = str(_write_files(staged, model, rows.astype(dtype), features))
     request = request or tuple(Field(name, "float64") for name in names)
     values = dict(zip(names, rows[0].tolist(), strict=True))
@@ -76,6 +75,7 @@ def make_bundle(
         limits=limits or Limits(),
         example=example,
         files={file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in sorted(staged.iterdir())},
+        log=log,
     )
     data = msgspec.json.encode(manifest)
     (staged / "manifest.json").write_bytes(data)

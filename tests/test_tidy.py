@@ -76,7 +76,7 @@ HOMES: Final = {
     "pandas": ("bundle/convert/",),
     "prometheus_client": ("serve/",),
     "psycopg": ("lookup/stores/postgres/",),
-    "pyarrow": ("bundle/convert/", "served/skew/reading.py"),
+    "pyarrow": ("bundle/convert/", "served/parquet.py", "served/skew/reading.py"),
     "rich": ("cli/",),
     "skl2onnx": ("bundle/convert/",),
     "sklearn": ("bundle/convert/",),

@@ -28,6 +28,7 @@ from sunup.execute.proof import Warmup, compare, read_warmup
 from sunup.limits import BATCH_ROWS_MAX, IMAGE_RUN_ROWS_MAX, INLINE_SECONDS_MAX
 from sunup.link.process import trim_heap
 from sunup.lookup import plan as read_plan
+from sunup.lookup.ages import AgedLookup
 from sunup.lookup.cache import cached
 from sunup.lookup.circuit import GuardedStore
 from sunup.lookup.join import Lookup
@@ -164,8 +165,7 @@ def load(
     likes it best; a proving start makes that and proves it, others find it.
     Raises BundleDamaged, ProofFailed, or UsageError when a setting is missing.
     """
-    started = perf_counter()
-    manifest = verify(bundle) if prove else check(bundle)
+    started, manifest = perf_counter(), verify(bundle) if prove else check(bundle)
     executor = kept or _open_main(bundle, manifest, machine, prove=prove)
     lookup = _open_lookup(bundle / FEATURES, manifest, settings)
     fields = manifest.rows + (lookup.columns if lookup else ())
@@ -235,8 +235,8 @@ def _open_lookup(path: Path, manifest: Manifest, settings: Mapping[str, str]) ->
     if plan.on_demand:
         from sunup.lookup.derive.lookup import open_derived  # only functions with on-demand views pay for it
 
-        return open_derived(plan, store, manifest.rows, path.with_name(FEATURES_CODE))
-    return Lookup(plan, store, manifest.rows)
+        return open_derived(plan, store, manifest.rows, path.with_name(FEATURES_CODE), aged=manifest.log is not None)
+    return (AgedLookup if manifest.log else Lookup)(plan, store, manifest.rows)
 
 
 def _ranking(manifest: Manifest) -> Ranking | None:

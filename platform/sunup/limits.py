@@ -137,6 +137,24 @@ SERVED_SAMPLE_ROWS: Final = 10_000  # values per feature kept for its quantiles;
 SKEW_PLOTTED_MAX: Final = 12  # features a plot shows as histograms, the most moved; its bars show SKEW_BARS_MAX
 SKEW_BARS_MAX: Final = 40  # bars a page is wide enough for
 
+# --- The served-feature log ------------------------------------------------------------------------------------------
+SERVED_ROTATE_SECONDS_DEFAULT: Final = 3600.0  # s; [features] log rotate: rows are in a file so long after their call
+SERVED_SIZE_BYTES_DEFAULT: Final = 64 * 1024**2  # bytes; [features] log size: rows of one file, as they are spooled
+SERVED_SIZE_BYTES_MIN: Final = 64 * 1024  # bytes; [features] log size: smaller files are mostly their own description
+SERVED_SIZE_BYTES_MAX: Final = 1024**3  # bytes; [features] log size: four times as much may wait on disk
+SERVED_SPOOL_SIZES: Final = 4  # times `size` a function's spool may hold; beyond it rows are dropped and counted
+SERVED_FLUSH_SECONDS: Final = 0.1  # s between writes to the spool; a worker that is killed takes so much with it
+SERVED_FLUSH_BYTES: Final = 64 * 1024  # bytes of rows that are written at once, without waiting for that time
+SERVED_PENDING_BYTES_MAX: Final = 8 * 1024**2  # bytes of rows in a worker that a slow disk has not taken; then dropped
+SERVED_FRAME_BYTES_MAX: Final = 64 * 1024**2  # bytes of one write to the spool: a call of 50,000 candidates has 15 MB
+SERVED_SEGMENT_BYTES: Final = 4 * 1024**2  # bytes of one file of the spool, or a quarter of `size` if that is less
+SERVED_SEGMENT_SECONDS: Final = 30.0  # s one file of the spool is written to, or `rotate` if that is less
+SERVED_LOOK_SECONDS: Final = 1.0  # s between looks at the spool: of the recorder, and of a worker at how full it is
+SERVED_REST_SECONDS: Final = 10.0  # s without a file after which the recorder makes way for one without pyarrow: 25 MB
+SERVED_RETRY_SECONDS: Final = 5.0  # s before the recorder tries again after a failure (a full disk)
+SERVED_END_SECONDS_MAX: Final = 10.0  # s platform down waits for the recorder; what it has not written stays spooled
+SERVED_GROUP_ROWS: Final = 16_384  # rows of one row group of a Parquet file; some 50 MB in the recorder meanwhile
+
 # --- Packager -------------------------------------------------------------------------------------------------------
 PACKAGER_IDLE_SECONDS: Final = 300.0  # s the warm packager stays; importing its libraries again costs 4-10 s
 PACKAGER_SECONDS_MAX: Final = 300.0  # s one conversion may take

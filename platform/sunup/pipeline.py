@@ -27,7 +27,7 @@ from sunup.batch.assemble import Ready, prepare
 from sunup.batch.batcher import Batcher, Ran
 from sunup.batch.plan import slices
 from sunup.batch.recall import Recall
-from sunup.batch.respond import joined, reply
+from sunup.batch.respond import Log, joined, reply
 from sunup.batch.retrieve import Ranker
 from sunup.batch.turn import Begun, Turn
 from sunup.clock import Clock, SystemClock
@@ -43,6 +43,8 @@ _LOG: Final = logging.getLogger(__name__)
 
 class Pipeline:
     """Answers calls of one function. Belongs to one event loop; `aclose` before the function's own."""
+
+    log: Log | None = None  # where what is served is kept; set before the first call
 
     def __init__(self, function: Function, *, observer: Observer | None = None, clock: Clock | None = None) -> None:
         self._lookup = function.lookup
@@ -62,17 +64,16 @@ class Pipeline:
         self._recall = None if self._pictures else recall
         self._recall_pictures = recall.pictures if recall and self._pictures else None  # before they are decoded
         queue_max = function.manifest.scale.queue_max
-        self._ranker = (
-            Ranker(function.ranking, function.retrieval, queue_max=queue_max, clock=self._clock)
-            if function.ranking is not None
-            else None
-        )
+        self._ranker: Ranker | None = None
+        if function.ranking is not None:
+            self._ranker = Ranker(function.ranking, function.retrieval, queue_max=queue_max, clock=self._clock)
         self._turn = Turn(
             self._run_now,
             rows_max=self._rows_now_max,
             empty=self._response.empty,
             failed=_failed,
             observe=self._observer.features,
+            made=self._made,
             clock=self._clock,
         )
         self._batcher = Batcher(
@@ -277,6 +278,11 @@ class Pipeline:
 
     def _reply(self, call: Call, ready: Ready, outputs: list[NDArray[Any]], timings: Timings) -> Reply:
         columns = self._response.columns(outputs) if outputs else self._response.empty
+        return self._made(call, ready, columns, timings)
+
+    def _made(self, call: Call, ready: Ready, columns: Mapping[str, Column], timings: Timings) -> Reply:
+        if self.log is not None and ready.rows:
+            self.log.note(call, ready, columns)
         return reply(call, ready, columns, timings)
 
 

@@ -49,6 +49,16 @@ class Project:
         return self.state / EMBEDDED_LOG
 
     @property
+    def served(self) -> Path:
+        """What the recorder notes while it moves rows of the served-feature log; mode 0700."""
+        return self.state / "served"
+
+    @property
+    def spool(self) -> Path:
+        """Rows of the served-feature log that are in no file yet."""
+        return self.served / "spool"
+
+    @property
     def keys(self) -> Path:
         """The key file of `platform keys`, where no other one is named."""
         return self.state / "keys.jsonl"

@@ -115,7 +115,8 @@ class Call(msgspec.Struct, frozen=True):
 
     `rows` holds the records that could be decoded; `failed` maps the index (in the caller's order, out of `count`) of
     each record that could not be to its error. `deadline` is monotonic seconds. `single`: the caller sent one record
-    outside a list. `wanted`: response fields asked for (empty: all).
+    outside a list. `wanted`: response fields asked for (empty: all). `origins`: the request id and the place of each
+    row, where rows are of several requests (a batch of a topic) or several of one record (candidates); empty: `id`.
     """
 
     id: str
@@ -126,6 +127,7 @@ class Call(msgspec.Struct, frozen=True):
     single: bool = False
     wanted: tuple[str, ...] = ()
     parameters: Mapping[str, Any] = msgspec.field(default_factory=dict)
+    origins: Sequence[tuple[str, int]] = ()
 
 
 class Features(msgspec.Struct, frozen=True):
@@ -134,7 +136,8 @@ class Features(msgspec.Struct, frozen=True):
     `defaulted[i]` and `stale[i]` name the columns of row i that took their default because the value was missing, or
     present but older than its ttl or `max_age`. Both are None when no row has any (the common case costs nothing).
     `ages` maps a view to the largest age in seconds seen in this call.
-    `failed` maps a row to the error it must answer (`on_missing = "reject"`).
+    `failed` maps a row to the error it must answer (`on_missing = "reject"`). `row_ages[i]`: per view of the plan the
+    age in seconds of what row i has of it, None: not stored; only where a log of them is kept.
     """
 
     values: Sequence[Row]
@@ -142,6 +145,7 @@ class Features(msgspec.Struct, frozen=True):
     stale: Sequence[tuple[str, ...]] | None = None
     ages: Mapping[str, float] = msgspec.field(default_factory=dict)
     failed: Mapping[int, CallError] = msgspec.field(default_factory=dict)
+    row_ages: Sequence[tuple[float | None, ...]] | None = None
 
 
 class Timings(msgspec.Struct):

@@ -182,7 +182,7 @@ def test_another_user_answers(dropped: Engine) -> None:
         os.kill(engine.pids()[role], signal.SIGKILL)
         until(lambda role=role: engine.pids().get(role, pids[role]) != pids[role], f"a new {role}")  # type: ignore[misc]
     until(lambda: engine.call("double", 3.0).status == 200, "service")
-    assert writable(engine.project.state) == {"counters"}, "the only folder it can make anything in"
+    assert writable(engine.project.state) == {"counters", "spool"}, "the only folders it can make anything in"
     connected = as_user("/usr/bin/env", "python3", "-c", CONNECT, str(engine.project.run / "admin.sock"))
     assert "PermissionError" in connected.stderr
     if int(status_of(os.getpid())["CapEff"], 16) & CAP_SYS_PTRACE:  # then they cannot be read by their own user

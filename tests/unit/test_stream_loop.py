@@ -441,9 +441,12 @@ class Script:
     pipeline: Any
     errors: list[CallError | dict[int, CallError]]
     sizes: list[int] = field(default_factory=list)
+    log: Any = None
+    origins: list[tuple[str, int]] = field(default_factory=list)
 
     async def answer(self, call: Call) -> Reply:
         self.sizes.append(len(call.rows))
+        self.origins += call.origins
         error = self.errors.pop(0) if self.errors else {}
         if isinstance(error, CallError):
             raise error
@@ -468,6 +471,21 @@ def test_a_call_that_fails_for_now_is_made_again(error: CallError) -> None:
         await one.finish()
         assert script.sizes == [5] * limits.STREAM_TRIES_MAX
         assert [json.loads(o.value or b"") for o in one.topics.written] == [prediction(amount) for amount in range(5)]
+
+    bench(test)
+
+
+@pytest.mark.parametrize("logs", [True, False])
+def test_a_log_is_told_whose_each_row_is(logs: bool) -> None:
+    async def test(one: Bench) -> None:
+        script = Script(one.pipeline, [], log="some" if logs else None)
+        one.pipeline = script  # type: ignore[assignment]
+        for value in (body(amount=1), b"?", body(amount=3)):
+            one.topics.add(value)
+        await one.finish()
+        ids = [value.decode() for output in one.topics.written for name, value in output.headers if name == "ce_id"]
+        assert len(ids) == 2
+        assert script.origins == ([(id, 0) for id in ids] if logs else [])
 
     bench(test)
 
@@ -776,6 +794,8 @@ def test_drained_while_it_waits_to_try_again_it_leaves_the_batch(monkeypatch: py
         real, waits = one.pipeline, asyncio.Event()
 
         class Gone:
+            log = None
+
             async def answer(self, _: Call) -> Reply:
                 waits.set()
                 raise Unavailable("now")

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from sunup.batch.respond import reply
 from sunup.batch.turn import Begun, Turn
 from sunup.clock import ManualClock
 from sunup.errors import BadRequest, CallError, DeadlineExceeded, ExecutionFailed
@@ -39,6 +40,7 @@ class Bench:
             empty={"twice": []},
             failed=lambda call, error: ExecutionFailed(f"{call.id}: {error}"),
             observe=self.seen.append,
+            made=reply,
             clock=self.clock,
         )
 

@@ -20,7 +20,8 @@ class Ready(NamedTuple):
     """What goes into the model run, and what already does not.
 
     `rows`: request values with feature values behind them; `positions[i]` is the caller's index of row i; `failed` maps
-    the caller's index of every other record to its error. `defaulted` and `stale` go with `rows`, or are None.
+    the caller's index of every other record to its error. `defaulted`, `stale` and `ages` (Features.row_ages) go with
+    `rows`, or are None.
     """
 
     rows: Sequence[Row]
@@ -28,6 +29,7 @@ class Ready(NamedTuple):
     failed: dict[int, CallError]
     defaulted: Sequence[tuple[str, ...]] | None
     stale: Sequence[tuple[str, ...]] | None
+    ages: Sequence[tuple[float | None, ...]] | None = None
 
 
 class Part(NamedTuple):
@@ -69,7 +71,7 @@ def prepare(call: Call, found: Features | None) -> Ready:
         if found is None:
             return Ready(call.rows, range(call.count), {}, None, None)
         rows = [row + values for row, values in zip(call.rows, found.values, strict=True)]
-        return Ready(rows, range(call.count), {}, found.defaulted, found.stale)
+        return Ready(rows, range(call.count), {}, found.defaulted, found.stale, found.row_ages)
     return _prepare_some(call, found or Features([()] * len(call.rows)))
 
 
@@ -87,6 +89,7 @@ def _prepare_some(call: Call, found: Features) -> Ready:
         failed=failed,
         defaulted=[found.defaulted[row] for row in kept] if found.defaulted is not None else None,
         stale=[found.stale[row] for row in kept] if found.stale is not None else None,
+        ages=[found.row_ages[row] for row in kept] if found.row_ages is not None else None,
     )
 
 

@@ -73,9 +73,10 @@ class Ranking:
         at, failed = self._at, dict(call.failed)
         positions = range(call.count) if not failed else [i for i in range(call.count) if i not in failed]
         rows: list[Row] = []
+        origins: list[tuple[str, int]] = []
         sizes: list[int] = []
         kept: list[int] = []
-        for position, row in zip(positions, call.rows, strict=True):
+        for place, (position, row) in enumerate(zip(positions, call.rows, strict=True)):
             given = row[at]
             if type(given) is not list or not given:
                 failed[position] = self._none_given()
@@ -85,6 +86,7 @@ class Ranking:
                 before, behind = row[:at], row[at + 1 :]
                 items = dict.fromkeys(given)
                 rows += [(*before, one, *behind) for one in items]
+                origins += [call.origins[place] if call.origins else (call.id, position)] * len(items)
                 sizes.append(len(items))
                 kept.append(position)
             if len(rows) > RANK_ROWS_MAX:
@@ -94,7 +96,13 @@ class Ranking:
                     field=self._listed,
                 )
         expanded = msgspec.structs.replace(
-            call, rows=rows, count=len(rows), failed={}, single=False, wanted=self._needed(call.wanted)
+            call,
+            rows=rows,
+            count=len(rows),
+            failed={},
+            single=False,
+            wanted=self._needed(call.wanted),
+            origins=origins,
         )
         return Expanded(expanded, list(accumulate(sizes)), kept, failed)
 

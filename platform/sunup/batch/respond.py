@@ -1,7 +1,7 @@
 """Model outputs to named response columns, compiled once per function."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,6 +39,18 @@ class Response:
         for name, decision in self._decided:
             columns[name] = _decide(decision, columns[decision.field])
         return columns
+
+
+class Log(Protocol):
+    """Where what was served is kept. Called on the event loop, behind the answer; must not wait, nor raise."""
+
+    def note(self, call: Call, ready: Ready, columns: Mapping[str, Column]) -> None:
+        """`columns`: every response field, wanted or not, aligned with `ready.rows`."""
+        ...
+
+    def close(self) -> None:
+        """Nothing more comes. May wait."""
+        ...
 
 
 def reply(call: Call, ready: Ready, columns: Mapping[str, Column], timings: Timings) -> Reply:

@@ -12,7 +12,6 @@ from time import perf_counter
 from typing import Protocol, TypeAlias
 
 from sunup.batch.assemble import Ready, prepare
-from sunup.batch.respond import reply
 from sunup.clock import Clock
 from sunup.errors import CallError, DeadlineExceeded
 from sunup.types import Call, Column, Features, Reply, Row, Timings
@@ -86,7 +85,8 @@ class Turn:
 
     `run` gives the response columns of rows, and says in Timings what took how long; it gets at most `rows_max` rows,
     or those of one call, so it holds up the loop for no longer than one call may. `empty`: the columns of no rows.
-    `failed`: what a caller hears of an exception of `run`. `observe` hears what each lookup found.
+    `failed`: what a caller hears of an exception of `run`. `observe` hears what each lookup found;
+    `made` makes the reply to a call whose rows have these columns.
     """
 
     def __init__(
@@ -97,9 +97,11 @@ class Turn:
         empty: Columns,
         failed: Callable[[Call, Exception], CallError],
         observe: Callable[[Features], None],
+        made: Callable[[Call, Ready, Columns, Timings], Reply],
         clock: Clock,
     ) -> None:
         self.observe = observe
+        self._made = made
         self._run = run
         self._rows_max = rows_max
         self._empty = empty
@@ -182,7 +184,7 @@ class Turn:
             if isinstance(what, Exception) or begun.ready is None:
                 begun.tell(what)  # type: ignore[arg-type]  # one that is not ready has an error
             else:
-                begun.tell(reply(begun.call, begun.ready, what, begun.timings))
+                begun.tell(self._made(begun.call, begun.ready, what, begun.timings))
         except Exception as error:  # a fault of ours must not take the others of this turn with it
             said = {"message": "telling a call its answer failed", "exception": error}
             asyncio.get_running_loop().call_exception_handler(said)

@@ -10,6 +10,8 @@ from sunup.limits import (
     BODY_BYTES_DEFAULT,
     IDLE_TO_ZERO_SECONDS_DEFAULT,
     QUEUE_DEFAULT,
+    SERVED_ROTATE_SECONDS_DEFAULT,
+    SERVED_SIZE_BYTES_DEFAULT,
     TIMEOUT_SECONDS_DEFAULT,
     WARM_SECONDS_DEFAULT,
 )
@@ -102,6 +104,16 @@ class Rank(msgspec.Struct, frozen=True):
     retrieval: Retrieval | None = None
 
 
+class LogSpec(msgspec.Struct, frozen=True):
+    """[features] log of function.toml: keep what the model saw. `path`: below the project folder; a file holds
+    `rotate_s` seconds or `size` bytes (as they are spooled) of it; `sample`: the share of calls that are kept."""
+
+    path: str
+    rotate_s: float = SERVED_ROTATE_SECONDS_DEFAULT
+    size: int = SERVED_SIZE_BYTES_DEFAULT
+    sample: float = 1.0
+
+
 class Manifest(msgspec.Struct, frozen=True):
     """The contents of manifest.json.
 
@@ -130,6 +142,7 @@ class Manifest(msgspec.Struct, frozen=True):
     image: ImageSpec | None = None
     rank: Rank | None = None
     cache: CacheSpec | None = None
+    log: LogSpec | None = None
 
     @property
     def rows(self) -> tuple[Field, ...]:

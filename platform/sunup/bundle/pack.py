@@ -204,6 +204,7 @@ def _freeze(
         image=spec.image,
         rank=ranked(spec, response, retrieval),
         cache=spec.cache,
+        log=spec.features.log if spec.features else None,
     )
     (staged / MANIFEST).write_bytes(msgspec.json.format(msgspec.json.encode(manifest), indent=2) + b"\n")
 

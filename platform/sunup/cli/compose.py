@@ -24,6 +24,8 @@ from sunup.registry.signature import read as read_signature
 from sunup.registry.source import Reference, Resolved, parse
 from sunup.registry.source import Source as Registry
 from sunup.registry.sqlite import open_sqlite
+from sunup.served.schema import Heading
+from sunup.served.schema import check as check_heading
 from sunup.settings import Project
 from sunup.types import Field
 
@@ -74,7 +76,7 @@ def build(
         )
     return {
         "function": spec.name,
-        "digest": digest,
+        "digest": _checked(project.bundles / digest),
         "model": f"{resolved.name}/{resolved.version}",
         "alias": parse(name).alias,
         "settings": settings,
@@ -201,6 +203,17 @@ def _features(
         check_columns(plan, spec.model, columns)
     given = {"features_json": dump(plan), "features_code": code, "feature_columns": plan.columns}
     return {**given, "try_features": try_on_demand}, {"features_url": url}
+
+
+def _checked(bundle: Path) -> str:
+    """A bundle's digest. Refuses a log in which two columns would have one name, before an engine has to."""
+    manifest = read_manifest(bundle)
+    if manifest.log is not None:
+        plan = load((bundle / FEATURES).read_bytes())
+        inputs, views = (*manifest.rows, *plan.columns), tuple(view.name for view in plan.views)
+        outputs = tuple(field.field for field in manifest.response)
+        check_heading(Heading(manifest.function, 0, manifest.model.version, inputs, views, outputs))
+    return bundle.name
 
 
 def _retrieval(source: Registry, spec: Spec | None, scratch: Path, on_stage: OnStage) -> SourceModel | None:

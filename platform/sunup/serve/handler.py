@@ -127,8 +127,9 @@ class FunctionHandler:
         """Write and send what was not yet, within bounds. The last that is asked of it."""
         if self.access is not None:
             self.access.flush()
-        if self._traces is not None:
-            self._traces.close()
+        for one in (self._pipeline.log, self._traces):
+            if one is not None:
+                one.close()
 
     def connections(self, change: int) -> None:
         """Counted for the engine."""

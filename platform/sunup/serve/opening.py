@@ -2,12 +2,13 @@
 
 import asyncio
 import socket
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from sunup import function as functions
 from sunup.access.guard import LOOPBACK, Guard
+from sunup.batch.respond import Log
 from sunup.execute.executor import Executor
 from sunup.link.counters import Segment, counters_path
 from sunup.pipeline import Pipeline
@@ -20,6 +21,8 @@ from sunup.serve.telemetry.access import AccessLog
 from sunup.serve.telemetry.meter import Meter, worker_series
 from sunup.serve.telemetry.metrics import MetricsHandler
 from sunup.serve.telemetry.traces import prepared
+from sunup.served.schema import Heading, check
+from sunup.settings import Project
 
 
 class Opened(NamedTuple):
@@ -45,10 +48,13 @@ async def open_function(spec: Mapping[str, Any], kept: Executor | None) -> Opene
     """A worker of one bundle. `kept`: its model, if the nursery has it. Raises what `function.load` does."""
     function = await load(spec, kept)
     path = counters_path(Path(spec["run"]), spec["function"], spec["slot"])
-    meter = Meter(Segment.create(path, worker_series(spec["function"], spec["revision"], *feature_names(function))))
+    logs = function.manifest.log is not None
+    series = worker_series(spec["function"], spec["revision"], *feature_names(function), logs=logs)
+    meter = Meter(Segment.create(path, series))
     pipeline = Pipeline(function, observer=meter)
     if function.lookup is not None:
         function.lookup.on_failure = meter.store_failed
+    pipeline.log = served_log(spec, function, meter.dropped)
     named = {"function": spec["function"], "revision": spec["revision"]}
     access = AccessLog(Path(spec["log"]).with_suffix(".access.log"), rate=access_rate(spec["guard"]), **named)
     make = prepared()  # the nursery's answer, as it was before this process was born
@@ -60,6 +66,25 @@ async def open_function(spec: Mapping[str, Any], kept: Executor | None) -> Opene
 def access_rate(word: Mapping[str, Any] | None) -> float:
     """The share of calls that the access log keeps, of what processes that answer are told; 0.0 where nobody says."""
     return float((word or {}).get("access_log", 0.0))
+
+
+def served_log(spec: Mapping[str, Any], function: functions.Function, dropped: Callable[[int], None]) -> Log | None:
+    """The log of what a process serves, None where none is wanted. Raises UsageError for names that clash."""
+    manifest, lookup, declared = function.manifest, function.lookup, function.manifest.log
+    if lookup is None or declared is None:
+        return None
+    inputs, outputs = (*manifest.rows, *lookup.columns), tuple(field.field for field in manifest.response)
+    number, version = spec["revision"], manifest.model.version
+    heading = Heading(manifest.function, number, version, inputs, tuple(lookup.views), outputs)
+    check(heading)
+    from sunup.serve.recording.served import ServedLog  # a few ms that others are spared
+    from sunup.served.spool import Group, SpoolWriter  # likewise
+
+    group = Group(spec["function"], spec["revision"], spec["digest"])
+    spool = SpoolWriter(
+        Project(Path(spec["run"]).parents[1]).spool, group, heading, size=declared.size, rotate_s=declared.rotate_s
+    )
+    return ServedLog(spool, sample=declared.sample, dropped=dropped)
 
 
 async def load(spec: Mapping[str, Any], kept: Executor | None) -> functions.Function:

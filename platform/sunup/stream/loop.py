@@ -159,9 +159,7 @@ class Loop:
     def _outputs(self, batch: _Batch) -> tuple[list[Output], int]:
         """What to write, in the records' order, and how much of it is dead letters."""
         time = stamp(self._clock.wall())
-        topic, headers = self._stream.output, self._outgoing.headers
-        outputs: list[Output] = []
-        dead = 0
+        topic, headers, outputs, dead = self._stream.output, self._outgoing.headers, list[Output](), 0
         for record, event, answer in zip(batch.records, batch.events, batch.answers, strict=True):
             if event is not None and type(answer) is bytes:
                 made = headers(id=_name(record), subject=event.id, time=time, trace=event.trace)
@@ -225,11 +223,13 @@ class Loop:
         return answers
 
     async def _predict(self, batch: _Batch, places: Sequence[int]) -> Sequence[bytes | CallError]:
+        names = [_name(batch.records[place]) for place in (places if self._pipeline.log else places[:1])]
         call = Call(
-            id=_name(batch.records[places[0]]),
+            id=names[0],
             rows=[row for place in places if (row := batch.rows[place]) is not None],
             count=len(places),
             deadline=self._clock.now() + limits.STREAM_BATCH_SECONDS_MAX,
+            origins=[(name, 0) for name in names] if self._pipeline.log else (),
         )
         return self._codec.predictions(await self._pipeline.answer(call))
 

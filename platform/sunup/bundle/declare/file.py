@@ -12,15 +12,29 @@ import msgspec
 from sunup.bundle.declare.cache import CacheTable, cache_spec
 from sunup.bundle.declare.image import ImageTable, image_spec
 from sunup.bundle.declare.lines import Lines, closest
-from sunup.bundle.declare.quantity import declared
+from sunup.bundle.declare.quantity import BYTES, declared, format_bytes, format_seconds
 from sunup.bundle.declare.ranking import request_fields
 from sunup.bundle.declare.scale import ScaleTable, scale_spec
-from sunup.bundle.declare.spec import BROKER, NAME, TOLERANCE_DEFAULT, FeatureSpec, RankSpec, ResponseSpec, Scalar, Spec
-from sunup.bundle.manifest import Limits, StreamSpec
+from sunup.bundle.declare.spec import (
+    BROKER,
+    FOLDER,
+    NAME,
+    TOLERANCE_DEFAULT,
+    FeatureSpec,
+    RankSpec,
+    ResponseSpec,
+    Scalar,
+    Spec,
+)
+from sunup.bundle.manifest import Limits, LogSpec, StreamSpec
 from sunup.errors import UsageError
 from sunup.limits import (
     BODY_BYTES_DEFAULT,
     FEATURE_DEADLINE_MS_DEFAULT,
+    SERVED_ROTATE_SECONDS_DEFAULT,
+    SERVED_SIZE_BYTES_DEFAULT,
+    SERVED_SIZE_BYTES_MAX,
+    SERVED_SIZE_BYTES_MIN,
     TIMEOUT_SECONDS_DEFAULT,
 )
 from sunup.types import SCALARS, Decision
@@ -33,6 +47,13 @@ class _Function(msgspec.Struct):
     trusted: tuple[str, ...] = ()
 
 
+class _Log(msgspec.Struct, forbid_unknown_fields=True):
+    path: Annotated[str, msgspec.Meta(pattern=FOLDER)]
+    rotate: str = format_seconds(SERVED_ROTATE_SECONDS_DEFAULT)
+    size: str = format_bytes(SERVED_SIZE_BYTES_DEFAULT)
+    sample: Annotated[float, msgspec.Meta(gt=0, le=1)] = 1.0
+
+
 class _Features(msgspec.Struct):
     service: Annotated[str, msgspec.Meta(min_length=1)]
     deadline_ms: Annotated[float, msgspec.Meta(gt=0, le=60_000)] = FEATURE_DEADLINE_MS_DEFAULT
@@ -41,6 +62,7 @@ class _Features(msgspec.Struct):
     max_age: dict[str, str] = {}
     entities: dict[str, str] = {}
     cache: dict[str, str] = {}
+    log: _Log | None = None
 
 
 class _Parity(msgspec.Struct):
@@ -169,7 +191,7 @@ def _resolve(file: _File, where: Lines, name: str) -> Spec:
         tolerance=file.parity.tolerance,
         scale=scale_spec(file.scale, where),
         limits=Limits(
-            body_bytes=int(declared(where, "limits", "body_max", file.limits.body_max)),
+            body_bytes=int(declared(where, "limits", "body_max", file.limits.body_max, units=BYTES)),
             timeout_s=declared(where, "limits", "timeout", file.limits.timeout),
         ),
         stream=_stream(file.stream, where, name),
@@ -191,7 +213,19 @@ def _features(table: _Features | None, where: Lines) -> FeatureSpec | None:
         return None
     ages = {view: declared(where, "features", "max_age", age) for view, age in table.max_age.items()}
     kept = {view: declared(where, "features", "cache", time) for view, time in table.cache.items()}
-    return FeatureSpec(table.service, table.deadline_ms, table.on_missing, table.defaults, ages, table.entities, kept)
+    log = None if table.log is None else _log(table.log, where)
+    return FeatureSpec(
+        table.service, table.deadline_ms, table.on_missing, table.defaults, ages, table.entities, kept, log
+    )
+
+
+def _log(table: _Log, where: Lines) -> LogSpec:
+    rotate = declared(where, "features", "log", table.rotate)
+    size = declared(where, "features", "log", table.size, units=BYTES)
+    if not SERVED_SIZE_BYTES_MIN <= size <= SERVED_SIZE_BYTES_MAX or rotate < 1:
+        sizes = " to ".join(map(format_bytes, (SERVED_SIZE_BYTES_MIN, SERVED_SIZE_BYTES_MAX)))
+        raise where.error("features", "log", f"[features] log: size is {sizes}, rotate a second at least")
+    return LogSpec(table.path, rotate, int(size), table.sample)
 
 
 def _stream(table: StreamSpec | None, where: Lines, name: str) -> StreamSpec | None:

@@ -1,6 +1,7 @@
 """Durations and sizes as people write them: "30s", "2ms", "15m", "1h", "1MiB"."""
 
 import re
+from collections.abc import Mapping
 from typing import Final
 
 from sunup.bundle.declare.lines import Lines
@@ -23,10 +24,10 @@ def parse_bytes(text: str) -> int:
     return int(number * BYTES[unit])
 
 
-def declared(where: Lines, table: str, key: str, text: str) -> float:
-    """Bytes or seconds that a key of the file says; more than 0. Raises UsageError with the key's line."""
+def declared(where: Lines, table: str, key: str, text: str, *, units: Mapping[str, float] = SECONDS) -> float:
+    """Seconds, or with `units` BYTES bytes, that a key says; more than 0. Raises UsageError with the key's line."""
     try:
-        value = parse_bytes(text) if key == "body_max" else parse_seconds(text)
+        value = parse_bytes(text) if units is BYTES else parse_seconds(text)
     except ValueError as error:
         raise where.error(table, key, f"[{table}] {key}: {error}") from error
     if value <= 0:

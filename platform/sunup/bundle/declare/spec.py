@@ -5,12 +5,13 @@ from typing import Annotated, Final, Literal
 
 import msgspec
 
-from sunup.bundle.manifest import Limits, Scale, StreamSpec, row_fields
+from sunup.bundle.manifest import Limits, LogSpec, Scale, StreamSpec, row_fields
 from sunup.limits import CANDIDATES_MAX, FEATURE_DEADLINE_MS_DEFAULT
 from sunup.types import CacheSpec, Decision, Field, ImageSpec
 
 NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}")  # what link/route.py takes for a name
 BROKER: Final = re.compile(r"embedded|env:\w+( or embedded)?|[^\s,:]+:\d+(,[^\s,:]+:\d+)*")
+FOLDER: Final = r"^[A-Za-z0-9_-][A-Za-z0-9._-]*(/[A-Za-z0-9_-][A-Za-z0-9._-]*)*/?$"  # below a project; none is hidden
 TOLERANCE_DEFAULT: Final = 1e-5  # largest absolute difference of a probability; relative above 1 for regressions
 
 Scalar = str | bool | int | float
@@ -22,6 +23,7 @@ class FeatureSpec(msgspec.Struct, frozen=True):
     `max_age_s`: feature view -> seconds beyond which a value counts as missing. `defaults`: feature column -> value.
     `cache_s`: feature view -> seconds for which a value that was read may be used again.
     `entities`: entity key -> the request list whose elements it takes, one row each (of a ranking function).
+    `log`: the served-feature log, None where none is wanted.
     """
 
     service: str
@@ -31,6 +33,7 @@ class FeatureSpec(msgspec.Struct, frozen=True):
     max_age_s: dict[str, float] = {}
     entities: dict[str, str] = {}
     cache_s: dict[str, float] = {}
+    log: LogSpec | None = None
 
 
 class ResponseSpec(msgspec.Struct, frozen=True):

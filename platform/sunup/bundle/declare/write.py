@@ -82,6 +82,10 @@ def _features_table(spec: Spec) -> list[str]:
         lines.append(f"cache = {_inline(kept)}")
     if features.entities:
         lines.append(f"entities = {_inline(features.entities)}")
+    if features.log:
+        log = msgspec.structs.asdict(features.log)
+        log["rotate"], log["size"] = format_seconds(log.pop("rotate_s")), format_bytes(log["size"])
+        lines.append(f"log = {_inline(log)}")
     return lines
 
 

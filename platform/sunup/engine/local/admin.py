@@ -99,9 +99,10 @@ class Admin:
 
 def lock(project: Project) -> TextIO:
     """Be the only supervisor of this project. Raises EngineError when another one lives."""
-    for folder in (project.state, project.bundles, project.run, project.run / "counters", project.logs):
+    for folder in (project.state, project.bundles, project.run, project.run / "counters", project.logs, project.spool):
         folder.mkdir(parents=True, exist_ok=True)
-    project.run.chmod(0o700)
+    for folder in (project.run, project.served, project.spool):
+        folder.chmod(0o700)
     file = (project.run / "lock").open("w")
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -114,8 +115,9 @@ def open_folders(project: Project, rights: Rights) -> None:
     """Let the account that answers strangers reach what it needs, and try that it does. Raises EngineError."""
     if rights.account is None:
         return
-    rights.pass_through(project.state, project.run, project.logs, project.bundles)
-    rights.share(project.run / "counters")
+    rights.pass_through(project.state, project.run, project.logs, project.bundles, project.served)
+    for folder in (project.run / "counters", project.spool):
+        rights.share(folder)
     rights.read(project.bundles / ".checked")
     tried = [sys.executable, "-P", "-c", f"import os, sunup.serve.worker; os.stat({str(project.run / 'counters')!r})"]
     try:

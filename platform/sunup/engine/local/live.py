@@ -1,7 +1,7 @@
 """A function that is being served: its routed revision, what its scaling needs, and what its workers count."""
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -231,10 +231,11 @@ class Live:
 
 
 class Chores:
-    """What is done now and then while something goes on: memory is weighed, a full log makes way for a new one, and
-    what was learned of functions' silences is written down."""
+    """What is done now and then while something goes on: memory is weighed, a full log makes way for a new one, what
+    was learned of functions' silences is written down; and at every tick `look`."""
 
-    def __init__(self, workers: Workers, board: Board, silences: Silences) -> None:
+    def __init__(self, workers: Workers, board: Board, silences: Silences, look: Callable[[], None]) -> None:
+        self._look = look
         self._workers = workers
         self._board = board
         self._silences = silences
@@ -245,6 +246,7 @@ class Chores:
 
     def do(self, now: float, lives: Mapping[str, Live]) -> None:
         """Do it if it is time to. `now`: monotonic seconds."""
+        self._look()  # also right after the last worker ended: nothing is looked at any more then
         if now < self._due:
             return
         self._due = now + CHORE_SECONDS

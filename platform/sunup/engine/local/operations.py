@@ -126,6 +126,7 @@ class Operations:
         engine = self._engine
         names = sorted(engine.live) if function is None else [self._known(function).revision.function]
         peers = [("door", engine.door.peer), ("nursery", engine.nursery.peer), ("follower", self._following.peer)]
+        peers.append(("recorder", engine.recording.peer))
         peers += [(w.birth.role, w.peer) for w in engine.workers.of(None)]
         pids = [("supervisor", os.getpid())] + [(role, peer.pid) for role, peer in peers if peer is not None]
         processes = [{"role": role, "pid": pid, "pss_bytes": pss_bytes(pid)} for role, pid in pids]
@@ -200,9 +201,10 @@ class Operations:
                 pass
 
     def _in_use(self) -> set[str]:
-        """The bundles of what is served, and of every worker that lives."""
-        workers = self._engine.workers.all.values()
-        return {live.revision.digest for live in self._engine.live.values()} | {w.birth.digest for w in workers}
+        """The bundles of what is served, of every worker that lives, and of rows that wait in the spool."""
+        served = {live.revision.digest for live in self._engine.live.values()}
+        spooled = self._engine.recording.digests()
+        return served | {w.birth.digest for w in self._engine.workers.all.values()} | spooled
 
     def _known(self, function: str) -> Live:
         live = self._engine.live.get(function)

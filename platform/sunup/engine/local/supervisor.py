@@ -20,6 +20,7 @@ from sunup.engine.local.services import DOOR_MODULE, NURSERY_MODULE, SERVICE_SEC
 from sunup.engine.local.state import Revision, StateFile
 from sunup.engine.local.streams import Streams
 from sunup.engine.local.workers import Birth, Life, Role, Worker, Workers
+from sunup.engine.recording import Recording
 from sunup.errors import CommandError
 from sunup.limits import DRAIN_SECONDS_MAX, RESTART_BACKOFF_SECONDS_MAX
 from sunup.link.board import Board
@@ -39,20 +40,19 @@ class Supervisor:
     metrics: socket.socket
 
     def __init__(self, project: Project, address: Address, metrics_address: Address, rules: Rules) -> None:
-        self.project = project
-        self._addresses = (address, metrics_address)
+        self.project, self._addresses = project, (address, metrics_address)
         self.access = Access(rules, self._tell_guarded)
-        rights = self.access.rights
         self.machine, self.release = machine_key(), release()
         self.state = StateFile(project.state / "state.db")
         self.broken: dict[str, str] = {}  # recorded functions that cannot be served, and why
         self.live: dict[str, Live] = {}
-        self._loop = asyncio.get_running_loop()
-        self._stopping = False
+        self._loop, self._stopping = asyncio.get_running_loop(), False
         self.costs: dict[str, tuple[int, float, float]] = {}  # of a model run and of loading it, by digest
         self._board = Board(project.run / "counters" / "engine.seg", self._loop.call_later)
-        self.workers = Workers(project, rights, fork=self._fork, on_change=self._changed, on_message=self._worker_said)
-        self._chores = Chores(self.workers, self._board, self.state.silences)
+        rights, said = self.access.rights, self._worker_said
+        self.workers = Workers(project, rights, fork=self._fork, on_change=self._changed, on_message=said)
+        self.recording = Recording(project, self.release)
+        self._chores = Chores(self.workers, self._board, self.state.silences, self.recording.look)
         self.streams = Streams(self.workers, self, self._board)
         self.provers = Provers(self)
         self.scaler = Scaler(self.live, self.workers, self, self._before_tick)
@@ -128,9 +128,9 @@ class Supervisor:
             self.drain(worker)
         if ending:
             await asyncio.wait([asyncio.ensure_future(w.ended.wait()) for w in ending], timeout=DRAIN_SECONDS_MAX + 1)
-        # 3. The door and the nursery have nothing left to carry or to bear.
-        services = (self.door, self.nursery)
-        for service in services:
+        # 3. Nobody serves, so nobody spools; the door and the nursery have nothing left to carry or to bear.
+        await self.recording.finish()
+        for service in (services := (self.door, self.nursery)):
             service.stop()
         await asyncio.wait([asyncio.ensure_future(service.ended.wait()) for service in services], timeout=2.0)
 

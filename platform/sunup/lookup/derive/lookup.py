@@ -15,6 +15,7 @@ import msgspec
 
 from sunup.errors import CallError, DeadlineExceeded
 from sunup.limits import LOOKUP_ROWS_PER_DEADLINE
+from sunup.lookup.ages import AgedLookup
 from sunup.lookup.derive.view import NONE, Makers, OnDemandView, load_makers
 from sunup.lookup.join import Lookup
 from sunup.lookup.plan import ReadPlan, View, entity_columns
@@ -22,9 +23,12 @@ from sunup.lookup.store import Reading, Store
 from sunup.types import Features, Field, Row
 
 
-def open_derived(plan: ReadPlan, store: Store, request: Sequence[Field], code: Path) -> "DerivedLookup":
-    """The lookup of a bundle with the file `code`, features.py. Raises BundleDamaged when that cannot be run."""
-    return DerivedLookup(plan, store, request, load_makers(code))
+def open_derived(
+    plan: ReadPlan, store: Store, request: Sequence[Field], code: Path, *, aged: bool = False
+) -> "DerivedLookup":
+    """The lookup of a bundle with the file `code`, features.py. Raises BundleDamaged when that cannot be run. `aged`:
+    it says the age of each row's views."""
+    return (AgedDerivedLookup if aged else DerivedLookup)(plan, store, request, load_makers(code))
 
 
 class DerivedLookup(Lookup):
@@ -109,12 +113,17 @@ class DerivedLookup(Lookup):
             stale=self._shown(stale),
             ages=found.ages,
             failed=failed,
+            row_ages=found.row_ages,
         )
 
     def _shown(self, names: list[list[str]]) -> list[tuple[str, ...]] | None:
         """Names of the plan's columns only; None when there are none."""
         shown = [tuple([name for name in row if name not in self._unseen]) for row in names]
         return shown if any(shown) else None
+
+
+class AgedDerivedLookup(DerivedLookup, AgedLookup):
+    """The same, with the ages of what was read."""
 
 
 def _tell(told: Callable[[Features | Exception], None], task: "asyncio.Task[Features]") -> None:

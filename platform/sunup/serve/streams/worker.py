@@ -24,7 +24,7 @@ from sunup.link.channel import Channel, Message
 from sunup.link.counters import Segment, counters_path
 from sunup.pipeline import Pipeline
 from sunup.serve.attached import Attached
-from sunup.serve.opening import feature_names, load
+from sunup.serve.opening import feature_names, load, served_log
 from sunup.serve.telemetry.meter import StreamMeter, stream_series
 from sunup.settings import EMBEDDED_LOG, STREAM_BROKER
 from sunup.stream.broker import Stream, Trouble
@@ -70,6 +70,8 @@ class StreamWorker:
         _LOG.info("ready", extra={"ms": {stage: round(1000 * seconds, 3) for stage, seconds in timings.items()}})
         await self._loop.run()
         await pipeline.aclose()
+        if pipeline.log is not None:
+            pipeline.log.close()
         await function.aclose()
 
     def state(self, trouble: Trouble | None, message: str) -> None:
@@ -87,10 +89,12 @@ class StreamWorker:
         assert declared is not None, "a stream worker is only born for a function with a stream"
         run = Path(spec["run"])
         path = counters_path(run, f"{spec['function']}.stream", spec["slot"])
-        self._meter = StreamMeter(Segment.create(path, stream_series(spec["function"], *feature_names(function))))
+        series = stream_series(spec["function"], *feature_names(function), logs=manifest.log is not None)
+        self._meter = StreamMeter(Segment.create(path, series))
         pipeline = Pipeline(function, observer=self._meter)
         if function.lookup is not None:
             function.lookup.on_failure = self._meter.store_failed
+        pipeline.log = served_log(spec, function, self._meter.dropped)
         stream = Stream(declared.group, declared.input, declared.output, declared.dead_letter)
         self._loop = Loop(
             pipeline,

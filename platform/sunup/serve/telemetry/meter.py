@@ -15,6 +15,7 @@ CODES: Final = (200, 400, 401, 403, 404, 405, 408, 413, 415, 421, 431, 500, 501,
 AGE_BUCKETS: Final = (1.0, 10.0, 60.0, 300.0, 900.0, 3600.0, 6 * 3600.0, 86400.0, 7 * 86400.0, 30 * 86400.0)  # s
 RESULTS: Final = ("scored", "dead")
 UNANSWERED: Final = ("failed", "refused")
+DROPPED: Final = "sunup_log_dropped_total"
 
 _STORE_FAILURES: Final = "sunup_store_failures_total"
 _LABELS: Final = ("code", "stage", "feature", "view", "result", "cache")
@@ -23,10 +24,16 @@ _AGE_SUM: Final = len(AGE_BUCKETS) + 1
 
 
 def worker_series(
-    function: str, revision: int, features: Sequence[str], views: Sequence[str], caches: Sequence[str] = ()
+    function: str,
+    revision: int,
+    features: Sequence[str],
+    views: Sequence[str],
+    caches: Sequence[str] = (),
+    *,
+    logs: bool = False,
 ) -> list[Series]:
     """The series of a worker's segment. `features`: feature columns; `views`: the views they come from; `caches`: what
-    it remembers.
+    it remembers; `logs`: what is served is kept.
 
     Gauges are of the process and start at zero with it; `sunup_last_activity` is monotonic seconds.
     """
@@ -38,13 +45,14 @@ def worker_series(
         *(Series("sunup_request_seconds", "histogram", {**name, "stage": s}, STAGE_BUCKETS) for s in STAGES),
         *_feature_series(name, features, views),
         *_cache_series(name, caches),
+        *([Series(DROPPED, "counter", name)] if logs else []),
         *(Series(gauge, "gauge", name) for gauge in ("sunup_inflight", "sunup_connections", "sunup_last_activity")),
         Series("sunup_queue_depth", "gauge", name),
     ]
 
 
 def stream_series(
-    function: str, features: Sequence[str], views: Sequence[str], caches: Sequence[str] = ()
+    function: str, features: Sequence[str], views: Sequence[str], caches: Sequence[str] = (), *, logs: bool = False
 ) -> list[Series]:
     """The series of a stream worker's segment. Arguments as `worker_series`."""
     name = {"function": function}
@@ -52,6 +60,7 @@ def stream_series(
         *(Series("sunup_stream_records_total", "counter", {**name, "result": result}) for result in RESULTS),
         *_feature_series(name, features, views),
         *_cache_series(name, caches),
+        *([Series(DROPPED, "counter", name)] if logs else []),
         Series("sunup_queue_depth", "gauge", name),
     ]
 
@@ -112,6 +121,10 @@ class _FeatureMeter:
     def store_failed(self, refused: bool) -> None:
         """See Lookup.on_failure: count a lookup that went without its store."""
         self._values[self._first[_STORE_FAILURES, UNANSWERED[refused]]] += 1.0
+
+    def dropped(self, rows: int) -> None:
+        """So many rows did not get into the served-feature log."""
+        self._values[self._first[DROPPED, ""]] += rows
 
 
 class StreamMeter(_FeatureMeter):

@@ -1,0 +1,1 @@
+"""The served-feature log in running processes: the worker's end, and the recorder."""
