@@ -1,8 +1,10 @@
 """Readers of a store whose every value says which key it is of: a value given to another key's reader ends the test."""
 
 import asyncio
+import random
+import signal
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -106,3 +108,46 @@ async def seconds_until_read(store: Store, users: list[int]) -> float:
         else:
             assert all(found[1] in (int64(user), None) for found, user in zip(answer[0], users, strict=True))
             return time.monotonic() - started
+
+
+def of_user(number: int) -> Keys:
+    return [[user_key((number,))], []]
+
+
+async def own_id(store: Store, user: int, seconds: float = 5.0) -> bytes | None:
+    answer = await store.read(of_user(user), time.monotonic() + seconds)
+    value: bytes | None = answer[0][0][1]
+    return value
+
+
+async def impatient(url: str, send: Callable[[signal.Signals], None]) -> dict[str, int]:
+    """How often readers with short deadlines were right, late or cancelled, on a server that stalls and goes on. `send`
+    sends it a signal. An answer that is another user's ends the test."""
+    outcomes = {"right": 0, "late": 0, "cancelled": 0}
+
+    async def read(store: Store, rng: random.Random, stop: asyncio.Event) -> None:
+        while not stop.is_set():
+            user = rng.randrange(USERS)
+            try:
+                asking = own_id(store, user, seconds=rng.choice([0.0005, 0.002, 0.005, 1.0]))
+                got = await asyncio.wait_for(asking, rng.choice([0.001, None, None]))
+            except StoreUnavailable:
+                outcomes["late"] += 1
+            except TimeoutError:
+                outcomes["cancelled"] += 1
+            else:
+                assert got == int64(user)
+                outcomes["right"] += 1
+            await asyncio.sleep(0)
+
+    async with opened(url) as store:
+        stop, rng = asyncio.Event(), random.Random(7)
+        readers = [asyncio.create_task(read(store, random.Random(n), stop)) for n in range(16)]
+        for _ in range(25):
+            send(signal.SIGSTOP)
+            await asyncio.sleep(rng.choice([0.001, 0.004, 0.01]))
+            send(signal.SIGCONT)
+            await asyncio.sleep(0.02)
+        stop.set()
+        await asyncio.gather(*readers)
+    return outcomes

@@ -1,7 +1,6 @@
 """A real PostgreSQL server that stalls, dies, comes back, holds locks, lacks tables, lives in another time zone."""
 
 import asyncio
-import random
 import signal
 import time
 from collections.abc import Iterator
@@ -11,9 +10,10 @@ import pytest
 from tests.contract.test_stores import AT, LOOPS
 from tests.postgres_fixture import PostgresServer
 from tests.store_fill import PLAN, create_postgres_tables, int64, put_postgres, user_key
+from tests.store_readers import impatient, own_id
 
 from sunup.limits import POSTGRES_INFLIGHT_MAX, STORE_STALL_SECONDS_MAX
-from sunup.lookup.store import Keys, Store, StoreUnavailable
+from sunup.lookup.store import Store, StoreUnavailable
 from sunup.lookup.stores.open import open_store
 
 SLACK = 0.5  # s a loaded machine may add to what is measured
@@ -38,16 +38,6 @@ def fill(server: PostgresServer) -> None:
         create_postgres_tables(client)
         for user in range(USERS):
             put_postgres(client, "stats_v2", user_key((user,)), {"own_id": int64(user)}, AT)
-
-
-def of_user(number: int) -> Keys:
-    return [[user_key((number,))], []]
-
-
-async def own_id(store: Store, user: int, seconds: float = 5.0) -> bytes | None:
-    answer = await store.read(of_user(user), time.monotonic() + seconds)
-    value: bytes | None = answer[0][0][1]
-    return value
 
 
 async def opened(url: str) -> Store:
@@ -91,36 +81,7 @@ def test_a_paused_server_costs_a_call_its_deadline_and_no_more(filled: PostgresS
 
 def test_a_late_result_is_never_given_to_another(filled: PostgresServer, runner: asyncio.Runner) -> None:
     """Readers with short deadlines on a server that stalls and goes on: late, cancelled, answered, never mixed up."""
-    outcomes = {"right": 0, "late": 0, "cancelled": 0}
-
-    async def reader(store: Store, rng: random.Random, stop: asyncio.Event) -> None:
-        while not stop.is_set():
-            user = rng.randrange(USERS)
-            try:
-                asking = own_id(store, user, seconds=rng.choice([0.0005, 0.002, 0.005, 1.0]))
-                got = await asyncio.wait_for(asking, rng.choice([0.001, None, None]))
-            except StoreUnavailable:
-                outcomes["late"] += 1
-            except TimeoutError:
-                outcomes["cancelled"] += 1
-            else:
-                assert got == int64(user)
-                outcomes["right"] += 1
-            await asyncio.sleep(0)
-
-    async def scenario() -> None:
-        store, stop, rng = await opened(filled.url), asyncio.Event(), random.Random(7)
-        readers = [asyncio.create_task(reader(store, random.Random(n), stop)) for n in range(16)]
-        for _ in range(25):
-            filled.signal(signal.SIGSTOP)
-            await asyncio.sleep(rng.choice([0.001, 0.004, 0.01]))
-            filled.signal(signal.SIGCONT)
-            await asyncio.sleep(0.02)
-        stop.set()
-        await asyncio.gather(*readers)
-        await store.close()
-
-    runner.run(scenario())
+    outcomes = runner.run(impatient(filled.url, filled.signal))
     assert all(count > 10 for count in outcomes.values()), outcomes
 
 

@@ -11,11 +11,12 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from tests.contract.test_postgres_failures import fill, filled, of_user, opened, own_id, runner
+from tests.contract.test_postgres_failures import fill, filled, opened, runner
 from tests.contract.test_rank_reads import Patient
 from tests.contract.test_stores import AT
 from tests.postgres_fixture import PASSWORD, PostgresServer
 from tests.store_fill import PLAN, create_postgres_tables, int64, put_postgres, user_key
+from tests.store_readers import of_user, own_id
 from tests.test_tidy import WORKER_MODULES
 
 from sunup.errors import UsageError

@@ -2,7 +2,6 @@
 
 import asyncio
 import math
-import random
 import signal
 import time
 from collections.abc import Iterator
@@ -15,9 +14,10 @@ from tests.ports import free_port
 from tests.redis_fixture import RedisServer
 from tests.redis_topologies import Certificates
 from tests.store_fill import PLAN, int64, put_redis, user_key
+from tests.store_readers import impatient, of_user, own_id
 
 from sunup.limits import STORE_INFLIGHT_MAX, STORE_STALL_SECONDS_MAX
-from sunup.lookup.store import Keys, Store, StoreUnavailable
+from sunup.lookup.store import Store, StoreUnavailable
 from sunup.lookup.stores.open import open_store
 from sunup.lookup.stores.redis.store import RedisStore
 
@@ -30,21 +30,11 @@ def runner(request: pytest.FixtureRequest) -> Iterator[asyncio.Runner]:
         yield runner
 
 
-def of_user(number: int) -> Keys:
-    return [[user_key((number,))], []]
-
-
 def fill(server: RedisServer, users: int = 200) -> None:
     """Every user's own_id is its own number: an answer given to another's question shows."""
     with server.client() as client:
         for user in range(users):
             put_redis(client, "stats_v2", user_key((user,)), {"own_id": int64(user)}, AT)
-
-
-async def own_id(store: Store, user: int, seconds: float = 5.0) -> bytes | None:
-    answer = await store.read(of_user(user), time.monotonic() + seconds)
-    value: bytes | None = answer[0][0][1]
-    return value
 
 
 async def until_answered(store: Store, user: int, seconds: float = 10.0) -> bytes | None:
@@ -81,38 +71,8 @@ def test_a_stalled_server_costs_a_call_its_deadline_and_no_more(
 
 def test_a_late_reply_is_never_given_to_another(redis_server: RedisServer, runner: asyncio.Runner) -> None:
     """Readers with short deadlines on a server that stalls and goes on: late, cancelled, answered, never mixed up."""
-    outcomes = {"right": 0, "late": 0, "cancelled": 0}
-
-    async def reader(store: Store, rng: random.Random, stop: asyncio.Event) -> None:
-        while not stop.is_set():
-            user = rng.randrange(200)
-            try:
-                asking = own_id(store, user, seconds=rng.choice([0.0005, 0.002, 0.005, 1.0]))
-                got = await asyncio.wait_for(asking, rng.choice([0.001, None, None]))
-            except StoreUnavailable:
-                outcomes["late"] += 1
-            except TimeoutError:
-                outcomes["cancelled"] += 1
-            else:
-                assert got == int64(user)
-                outcomes["right"] += 1
-            await asyncio.sleep(0)
-
-    async def scenario() -> None:
-        store, stop, rng = open_store(redis_server.url, PLAN), asyncio.Event(), random.Random(7)
-        await store.open()
-        readers = [asyncio.create_task(reader(store, random.Random(n), stop)) for n in range(16)]
-        for _ in range(25):
-            redis_server.signal(signal.SIGSTOP)
-            await asyncio.sleep(rng.choice([0.001, 0.004, 0.01]))
-            redis_server.signal(signal.SIGCONT)
-            await asyncio.sleep(0.02)
-        stop.set()
-        await asyncio.gather(*readers)
-        await store.close()
-
     fill(redis_server)
-    runner.run(scenario())
+    outcomes = runner.run(impatient(redis_server.url, redis_server.signal))
     assert all(count > 10 for count in outcomes.values()), outcomes
 
 
