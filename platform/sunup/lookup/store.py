@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, ClassVar, Protocol, TypeAlias
+from typing import Any, ClassVar, Protocol, TypeAlias, TypeVar
 
 from sunup.errors import SunupError
 from sunup.lookup.plan import Entity, ReadPlan
@@ -16,6 +16,8 @@ Keys: TypeAlias = Sequence[Sequence[bytes]]
 Found: TypeAlias = list[Any]
 # One Found per key, aligned with Keys.
 Answer: TypeAlias = list[list[Found]]
+
+Result = TypeVar("Result")
 
 
 class StoreUnavailable(SunupError):
@@ -70,14 +72,15 @@ class Store(Protocol):
         A store that can do so without a task does: a task and its wake-ups cost a one-row call more than the read.
         """
         task = asyncio.get_running_loop().create_task(self.read(keys, deadline))
-        task.add_done_callback(partial(_tell, told))
+        task.add_done_callback(partial(tell, told))
         return task
 
     async def close(self) -> None:
         """Let go of files, connections and tasks. A closed store may be opened again."""
 
 
-def _tell(told: Told, task: "asyncio.Task[Answer]") -> None:
+def tell(told: Callable[[Result | Exception], None], task: "asyncio.Task[Result]") -> None:
+    """What became of `task`, to who asked; nothing when it was cancelled."""
     if not task.cancelled():
         error = task.exception()
         told(task.result() if error is None else error)  # type: ignore[arg-type]  # a task that raised more is no more

@@ -148,8 +148,15 @@ def timestamp(raw: bytes | None) -> float | None:
     """Seconds since the epoch of a serialised Timestamp; None when absent or damaged."""
     if raw is None:
         return None
-    if len(raw) == 6 and raw[0] == 8 and raw[5] < 128:  # whole seconds between 1978 and 3058: all five bytes in use
-        return float((raw[1] & 127) | (raw[2] & 127) << 7 | (raw[3] & 127) << 14 | (raw[4] & 127) << 21 | raw[5] << 28)
+    size = len(raw)
+    # Seconds between 1978 and 3058 take five bytes; alone, or with the five of most nanoseconds, as Feast writes them.
+    if (size in (6, 12)) and raw[0] == 8 and raw[5] < 128 <= raw[1] & raw[2] & raw[3] & raw[4]:
+        whole = raw[1] & 127 | (raw[2] & 127) << 7 | (raw[3] & 127) << 14 | (raw[4] & 127) << 21 | raw[5] << 28
+        if size == 6:
+            return float(whole)
+        if raw[6] == 16 and raw[11] < 128 <= raw[7] & raw[8] & raw[9] & raw[10]:
+            part = raw[7] & 127 | (raw[8] & 127) << 7 | (raw[9] & 127) << 14 | (raw[10] & 127) << 21 | raw[11] << 28
+            return whole + part / 1e9
     seconds, nanos = 0, 0
     try:
         for number, wire, value in _fields(raw):

@@ -19,7 +19,7 @@ from sunup.lookup.ages import AgedLookup
 from sunup.lookup.derive.view import NONE, Makers, OnDemandView, load_makers
 from sunup.lookup.join import Lookup
 from sunup.lookup.plan import ReadPlan, View, entity_columns
-from sunup.lookup.store import Reading, Store
+from sunup.lookup.store import Reading, Store, tell
 from sunup.types import Features, Field, Row
 
 
@@ -81,7 +81,7 @@ class DerivedLookup(Lookup):
     ) -> Reading:
         """As Lookup.ask, always in a later turn of the loop."""
         task = asyncio.get_running_loop().create_task(self.read(rows, now=now, wall=wall, until=until))
-        task.add_done_callback(partial(_tell, told))
+        task.add_done_callback(partial(tell, told))
         return task
 
     def recall(self, rows: Sequence[Row], *, wall: float) -> Features | None:  # noqa: ARG002
@@ -124,12 +124,6 @@ class DerivedLookup(Lookup):
 
 class AgedDerivedLookup(DerivedLookup, AgedLookup):
     """The same, with the ages of what was read."""
-
-
-def _tell(told: Callable[[Features | Exception], None], task: "asyncio.Task[Features]") -> None:
-    if not task.cancelled():
-        error = task.exception()
-        told(task.result() if error is None else error)  # type: ignore[arg-type]  # a task that raised more is no more
 
 
 def _names(listed: Sequence[tuple[str, ...]] | None, count: int) -> list[list[str]]:
