@@ -15,7 +15,8 @@ from tests.random_values import MEMBER, random_scalar, random_value
 from sunup.limits import VALUE_KNOWN_BYTES_MAX, VALUES_KNOWN_MAX
 from sunup.lookup.keys import KEY_ERRORS, key_maker
 from sunup.lookup.plan import KEY_TYPES, VALUE_TYPES, JoinKey
-from sunup.lookup.values import NULL_TIMESTAMP, Known, decoder, timestamp, together
+from sunup.lookup.together import Known, together
+from sunup.lookup.values import NULL_TIMESTAMP, decoder, timestamp
 
 SEED = 20260101
 

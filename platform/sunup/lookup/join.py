@@ -18,7 +18,8 @@ from sunup.lookup.circuit import CircuitOpen
 from sunup.lookup.keys import KEY_ERRORS, key_maker
 from sunup.lookup.plan import Entity, ReadPlan, View
 from sunup.lookup.store import Answer, Found, Reading, Store, StoreUnavailable, slots
-from sunup.lookup.values import Known, decoder, together
+from sunup.lookup.together import Known, together
+from sunup.lookup.values import decoder
 from sunup.types import Features, Field, Row
 
 _log = logging.getLogger("sunup.lookup")
