@@ -1,8 +1,9 @@
 """Where rows wait for the recorder: files that a worker appends frames to, and how they are read again.
 
-    .sunup/spool/<function>.<revision>.<digest>.<writer>.live          held locked by the writer for as long as it lives
-    .sunup/spool/<function>.<revision>.<digest>.<writer>.<ms>.open     being written; <ms>: when it was begun, Unix time
-    .sunup/spool/<function>.<revision>.<digest>.<writer>.<ms>.rows     whole: nothing is added any more
+    .sunup/served/spool/<function>.<revision>.<digest>.<writer>
+        .live          held locked by the writer for as long as it lives
+        .<ms>.open     being written; <ms>: when it was begun, Unix time
+        .<ms>.rows     whole: nothing is added any more
 
 A segment is `SUNROWS1`, then frames: `uint32 length | uint32 CRC-32 | payload`, little endian. The first payload is the
 Heading, each other one a MessagePack array of Noted. A writer that was killed leaves a frame cut off at the end at
