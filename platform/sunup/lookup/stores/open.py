@@ -24,18 +24,20 @@ def open_store(url: str, plan: ReadPlan) -> Store:
     Touches nothing: await the store's `open()` in the process that reads (connections do not survive a fork).
     Raises UsageError for any other URL.
     """
-    parts = urlsplit(url)
-    if parts.scheme == "sqlite" and not parts.netloc and len(parts.path) > 1:
-        return SqliteStore(Path(unquote(parts.path)), plan)
-    if parts.scheme in SCHEMES:
+    scheme = url.partition(":")[0]
+    if scheme == "sqlite":
+        parts = urlsplit(url)
+        if not parts.netloc and len(parts.path) > 1:
+            return SqliteStore(Path(unquote(parts.path)), plan)
+    if scheme in SCHEMES:
         place = parse_place(url)
         return ClusterStore(place, plan) if isinstance(place, Cluster) else RedisStore(place, plan)
-    if parts.scheme in postgres.SCHEMES:
+    if scheme in postgres.SCHEMES:
         return _postgres(postgres.parse_address(url), plan)
-    if parts.scheme == "memory":
+    if scheme == "memory":
         return MemoryStore(plan)
     raise UsageError(
-        f"A features URL of the form {parts.scheme}: cannot be read. Give sqlite:///absolute/path, "
+        f"A features URL of the form {scheme}: cannot be read. Give sqlite:///absolute/path, "
         "redis://host:port/db, redis-sentinel://host:port,.../db?master=NAME or redis-cluster://host:port,... "
         "(rediss for TLS), or postgresql://user:password@host:port/database."
     )

@@ -4,7 +4,7 @@ import re
 import ssl
 from dataclasses import dataclass, replace
 from typing import Final, TypeAlias
-from urllib.parse import parse_qsl, unquote, urlsplit
+from urllib.parse import parse_qsl, unquote
 
 from sunup.errors import UsageError
 
@@ -12,6 +12,7 @@ PORT: Final = 6379
 SENTINEL_PORT: Final = 26379
 MASTER: Final = "mymaster"  # the name that Redis' own configuration and Feast give a master by default
 SCHEMES: Final = ("redis", "rediss", "redis-sentinel", "rediss-sentinel", "redis-cluster", "rediss-cluster")
+_URL: Final = re.compile(r"(?P<scheme>[a-z-]+)://(?P<nodes>[^/?#]*)(?P<path>[^?#]*)(\?(?P<query>[^#]*))?")
 _NODE: Final = re.compile(r"(?P<host>\[[0-9A-Fa-f:.%]+\]|[^:\[\],\s]*)(:(?P<port>[0-9]{1,5}))?")
 
 
@@ -70,13 +71,13 @@ def parse_place(url: str) -> Place:
     client does: `sentinel_username`, `sentinel_password`, `sentinel_ssl` (true | false) with the same TLS options.
     Raises UsageError for what it does not know.
     """
-    parts = urlsplit(url)
-    options = dict(parse_qsl(parts.query))
     try:
-        scheme, _, kind = parts.scheme.partition("-")
+        parts = _split(url)
+        options = dict(parse_qsl(parts["query"] or ""))
+        scheme, _, kind = parts["scheme"].partition("-")
         context = _tls(options) if scheme == "rediss" or options.get("sentinel_ssl") == "true" else None
-        db = int(options.pop("db", "") or parts.path.strip("/") or 0)
-        who, _, nodes = parts.netloc.rpartition("@")
+        db = int(options.pop("db", "") or parts["path"].strip("/") or 0)
+        who, _, nodes = parts["nodes"].rpartition("@")
         user, _, password = who.partition(":")
         tls = context if scheme == "rediss" else None
         data = Address("", 0, db, unquote(user), unquote(password), tls)
@@ -88,6 +89,14 @@ def parse_place(url: str) -> Place:
             "redis-sentinel://host:port,host:port/db?master=NAME or redis-cluster://host:port,host:port."
         ) from error
     return place
+
+
+def _split(url: str) -> re.Match[str]:
+    """A URL in its parts. Not by urlsplit, which in some Pythons takes no second host beside one in brackets."""
+    found = _URL.fullmatch(url)
+    if found is None:
+        raise ValueError("it is no URL")
+    return found
 
 
 def _place(kind: str, data: Address, nodes: str, options: dict[str, str], context: ssl.SSLContext | None) -> Place:
