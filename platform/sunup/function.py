@@ -17,7 +17,7 @@ from sunup.batch.handled import Handled
 from sunup.batch.rank import Ranking
 from sunup.batch.respond import Response
 from sunup.batch.retrieve import Retrieval
-from sunup.bundle.manifest import Manifest
+from sunup.bundle.manifest import FEATURES, FEATURES_CODE, Manifest
 from sunup.bundle.store import Store, arranged_folder, check, verify
 from sunup.errors import BundleDamaged, ProofFailed, UsageError
 from sunup.execute import arranged
@@ -44,8 +44,6 @@ if TYPE_CHECKING:
     from sunup.wire.image.pictures import Pictures
 
 MODEL: Final = "model.onnx"
-FEATURES: Final = "features.json"
-FEATURES_CODE: Final = "features.py"  # functions of on-demand feature views
 HANDLER: Final = "handler.py"
 WARMUP: Final = "warmup.npz"
 RETRIEVE: Final = "retrieve.onnx"  # the second model of a ranking function, and the rows that prove it

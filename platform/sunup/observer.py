@@ -1,8 +1,12 @@
 """Who is told what a pipeline does while it answers: the counters of a worker."""
 
-from typing import Protocol
+from collections.abc import Callable
+from typing import Protocol, TypeAlias
 
 from sunup.types import Features
+
+# Who counts what a cache was asked: its name, how many were looked for, how many were found.
+Tell: TypeAlias = Callable[[str, int, int], None]
 
 
 class Observer(Protocol):

@@ -39,7 +39,7 @@ from tests.bench.lookup.running import Subject, feast_serve
 from tests.bench.lookup.stores import STORES, Store
 from tests.small_bundle import logistic, make_bundle
 
-from sunup.lookup.compile.service import compile_plan
+from sunup.lookup.compile.service import compile_service
 from sunup.lookup.plan import dump
 from sunup.types import Field
 
@@ -86,7 +86,7 @@ def _started(stack: ExitStack, store: Store, folder: Path) -> dict[str, Subject]
 def _plans(repository: FeatureStore, folder: Path) -> str:
     """Write the read plan of each service; the features URL."""
     for service, request in REQUEST.items():
-        plan, url = compile_plan(
+        plan, url, _ = compile_service(
             folder, service, request=request, defaults={}, max_age={}, deadline_ms=DEADLINE_MS, on_missing="default"
         )
         if [column.name for column in plan.columns] != list(columns(service)):

@@ -20,7 +20,7 @@ from tests.bench.models import rows, tree_model
 from tests.redis_fixture import RedisServer
 from tests.small_bundle import make_bundle
 
-from sunup.lookup.compile.service import compile_plan
+from sunup.lookup.compile.service import compile_service
 from sunup.lookup.plan import ReadPlan, dump
 from sunup.types import Field
 
@@ -82,7 +82,7 @@ def _repository(folder: Path, redis: RedisServer) -> ReadPlan:
     online_store = f'{{type: redis, connection_string: "127.0.0.1:{redis.port}"}}'
     store = applied(folder, online_store, views, {SERVICE: [*views]}, project=PROJECT, ttl_s=TTL_S)
     fill(store, views, {key: KEYS for key, _, _ in VIEWS}, lambda _, rng: rng.gauss(0, 1))
-    plan, _ = compile_plan(
+    plan, *_ = compile_service(
         folder, SERVICE, request=REQUEST, defaults={}, max_age={}, deadline_ms=20, on_missing="default"
     )
     return plan

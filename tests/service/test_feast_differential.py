@@ -22,7 +22,7 @@ from tests.feast_repo import everything, write
 from tests.postgres_fixture import DATABASE, PASSWORD, USER
 from tests.random_values import MEMBER, random_value, value_of
 
-from sunup.lookup.compile.service import compile_plan
+from sunup.lookup.compile.service import compile_service
 from sunup.lookup.join import Lookup
 from sunup.lookup.plan import Entity, ReadPlan, View, load
 from sunup.lookup.plan import dump as dump_plan
@@ -149,7 +149,7 @@ def _config(request: pytest.FixtureRequest) -> str:
 def both(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Both]:
     folder = tmp_path_factory.mktemp(f"feast_{request.param}")
     store = everything(folder, _config(request))
-    plan, url = compile_plan(
+    plan, url, _ = compile_service(
         folder, "all", request=REQUEST, defaults={}, max_age={}, deadline_ms=5000, on_missing="default"
     )
     assert load(dump_plan(plan)) == plan

@@ -13,7 +13,7 @@ from feast.transformation.python_transformation import PythonTransformation
 from tests.feast_repo import SHOP, USER, repository, source, view
 
 from sunup.errors import FeaturesRefused
-from sunup.lookup.compile.service import compile_plan
+from sunup.lookup.compile.service import compile_service
 from sunup.lookup.plan import ReadPlan, digest
 from sunup.types import Field
 
@@ -75,7 +75,7 @@ def compiled(repo: Path, service: str = "stats", **change: Any) -> ReadPlan:
     given: dict[str, Any] = {
         "request": REQUEST, "defaults": {}, "max_age": {}, "deadline_ms": 20.0, "on_missing": "default",
     }  # fmt: skip
-    return compile_plan(repo, service, **{**given, **change})[0]
+    return compile_service(repo, service, **{**given, **change})[0]
 
 
 def test_a_service_becomes_a_plan(repo: Path) -> None:

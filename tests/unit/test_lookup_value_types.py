@@ -8,7 +8,7 @@ from feast import FeatureService, ValueType, types
 from tests.feast_repo import USER, repository, source, view
 
 from sunup.errors import FeaturesRefused
-from sunup.lookup.compile.service import compile_plan
+from sunup.lookup.compile.service import compile_service
 from sunup.lookup.plan import VALUE_TYPES
 from sunup.types import Field
 
@@ -43,7 +43,7 @@ def repo(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def compiled(repo: Path, kind: str) -> list[tuple[str, str]]:
-    plan, _ = compile_plan(
+    plan, *_ = compile_service(
         repo, kind, request=[Field("user_id", "int64")], defaults={}, max_age={}, deadline_ms=20, on_missing="default"
     )
     return [(column.name, column.dtype) for column in plan.columns]

@@ -14,7 +14,7 @@ from feast.stream_feature_view import StreamFeatureView
 from tests.feast_repo import USER, repository, source, view
 
 from sunup.errors import FeaturesRefused
-from sunup.lookup.compile.service import changed_since, compile_plan
+from sunup.lookup.compile.service import changed_since, compile_service
 from sunup.lookup.plan import ReadPlan
 from sunup.types import Field
 
@@ -66,7 +66,7 @@ def compiled(repo: Path, service: str, **change: Any) -> ReadPlan:
     given: dict[str, Any] = {
         "request": REQUEST, "defaults": {}, "max_age": {}, "deadline_ms": 20.0, "on_missing": "default",
     }  # fmt: skip
-    return compile_plan(repo, service, **{**given, **change})[0]
+    return compile_service(repo, service, **{**given, **change})[0]
 
 
 def test_a_view_is_read_once_per_key(repo: Path) -> None:

@@ -19,14 +19,13 @@ from numpy.typing import NDArray
 from sunup.clock import Clock
 from sunup.errors import CallError
 from sunup.limits import ANSWER_KEY_BYTES_MAX, ANSWERS_BYTES_MAX, ANSWERS_MAX, ANSWERS_PER_CALL_MAX
+from sunup.observer import Tell
 from sunup.recent import Recent
 from sunup.types import CacheSpec, Call, Field, Row, Tensor, Timings
 
 Outputs: TypeAlias = list[NDArray[Any]]
 Decode: TypeAlias = Callable[[Call, Timings], Awaitable[Call]]
 RunRows: TypeAlias = Callable[[Call, Sequence[Row], Timings], Awaitable[Outputs]]
-# Who counts: a cache's name, rows looked for, rows found.
-Tell: TypeAlias = Callable[[str, int, int], None]
 
 _IDENTICAL: Final = "identical"
 _SIMILAR: Final = "similar"

@@ -18,6 +18,8 @@ from sunup.limits import (
 from sunup.types import CacheSpec, Field, ImageSpec, ResponseField, Tensor
 
 FORMAT: Final = 1
+FEATURES: Final = "features.json"  # the read plan
+FEATURES_CODE: Final = "features.py"  # functions of on-demand feature views
 
 
 class Model(msgspec.Struct, frozen=True):

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import msgspec
 
@@ -21,7 +21,7 @@ from sunup.bundle.handler.packages import worker_packages
 from sunup.bundle.handler.source import Source
 from sunup.bundle.handler.trial import add_handler, files_of
 from sunup.bundle.job import MODEL, TRAINING, WARMUP, Job, Result
-from sunup.bundle.manifest import FORMAT, Manifest, Model, Retrieval
+from sunup.bundle.manifest import FEATURES, FEATURES_CODE, FORMAT, Manifest, Model, Retrieval
 from sunup.bundle.packager import Packager
 from sunup.bundle.parity import ACCEPTED_MAX
 from sunup.bundle.retrieval import RETRIEVAL_FILES, add_retrieval
@@ -29,9 +29,6 @@ from sunup.bundle.store import MANIFEST, Store, digest_file, verify
 from sunup.errors import UsageError
 from sunup.settings import TRAINING_SAMPLE
 from sunup.types import Field
-
-FEATURES: Final = "features.json"
-FEATURES_CODE: Final = "features.py"
 
 OnStage = Callable[[str, float], None]
 

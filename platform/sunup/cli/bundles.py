@@ -10,10 +10,10 @@ import msgspec
 
 from sunup.bundle.evidence import read_proof
 from sunup.bundle.handler.source import LOCK
-from sunup.bundle.manifest import Manifest
+from sunup.bundle.manifest import FEATURES, Manifest
 from sunup.bundle.pack import inspect as examine
 from sunup.bundle.store import MANIFEST, Store, read_manifest
-from sunup.cli.deploy import PLAN, build
+from sunup.cli.deploy import build
 from sunup.cli.terminal import accepting, options, pairs, show_json, show_table, size, stages
 from sunup.errors import UsageError
 from sunup.settings import Project
@@ -35,7 +35,7 @@ def bundle(name: str, out: Path | None, accept: float, as_json: bool, project: P
         path = _copy(path, out)
     proof = read_proof(path)
     if as_json:
-        plan = read_manifest(path).files.get(PLAN)
+        plan = read_manifest(path).files.get(FEATURES)
         show_json({**built, "path": str(path), "plan": plan, "parity": msgspec.to_builtins(proof)})
     else:
         click.echo(f"{built['function']} from {built['model']}: {built['digest']}")

@@ -14,7 +14,8 @@ from sunup.bundle.declare.spec import Spec
 from sunup.bundle.declare.write import derive as derive_spec
 from sunup.bundle.declare.write import write
 from sunup.bundle.handler.source import HANDLER, Source, read_handler
-from sunup.bundle.pack import FEATURES, SourceModel, pack
+from sunup.bundle.manifest import FEATURES
+from sunup.bundle.pack import SourceModel, pack
 from sunup.bundle.packager import Packager
 from sunup.bundle.store import Store, read_manifest
 from sunup.lookup.compile.trial import try_on_demand

@@ -12,6 +12,7 @@ import click
 import msgspec
 
 from sunup.bundle.evidence import Proof, read_proof
+from sunup.bundle.manifest import FEATURES
 from sunup.bundle.store import MANIFEST, Store, read_manifest
 from sunup.cli.bulk.deploy import deploy_many, takes
 from sunup.cli.client import Asker, Resident
@@ -25,7 +26,6 @@ from sunup.registry.alias import fingerprint
 from sunup.registry.source import parse
 from sunup.settings import API_KEY, STREAM_BROKER, Project
 
-PLAN = "features.json"
 FEATURES_URL = "FEATURES_URL"  # where workers read features, instead of what the feature repository says
 
 
@@ -74,7 +74,7 @@ def deploy(
             **result,
             "seconds": round(seconds, 4),
             "stages": shown.seconds,
-            "plan": read_manifest(project.bundles / built["digest"]).files.get(PLAN),
+            "plan": read_manifest(project.bundles / built["digest"]).files.get(FEATURES),
             "parity": msgspec.to_builtins(proof),
             "curl": curl(project, built["digest"], result["url"], key=remembered(project).api_keys is not None),
             **({"stream": settings[STREAM_BROKER]} if STREAM_BROKER in settings else {}),
@@ -203,8 +203,8 @@ def _take(project: Project, folder: Path, shown: Stages) -> dict[str, Any]:
     digest = Store(project.bundles).take(folder)
     shown.end()
     made = {"function": manifest.function, "digest": digest}
-    if PLAN not in manifest.files or os.environ.get(FEATURES_URL):
-        return {**made, "settings": _settings(project, shown) if PLAN in manifest.files else {}}
+    if FEATURES not in manifest.files or os.environ.get(FEATURES_URL):
+        return {**made, "settings": _settings(project, shown) if FEATURES in manifest.files else {}}
     found = Resident(project).ask("features", {"digest": digest}, lambda event: _show_packager(shown, event))
     shown.end()
     return {**made, **found}

@@ -11,20 +11,18 @@ import asyncio
 import logging
 import math
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 from sunup.clock import Clock, SystemClock
 from sunup.limits import FEATURE_CACHE_BYTES_MAX, FEATURE_CACHE_KEYS_MAX, STORE_LOG_SECONDS
 from sunup.lookup.plan import Entity, ReadPlan
 from sunup.lookup.store import Answer, Found, Keys, Reading, Store, StoreUnavailable, Told, nothing, slots
+from sunup.observer import Tell
 from sunup.recent import Recent
 
 _LOG: Final = logging.getLogger("sunup.lookup")
 _ENTRY_BYTES: Final = 400  # bytes of one entry beside its key and values: tuples, floats, its place in the dictionary
-
-# Who counts: a cache's name, keys looked for, keys found.
-Tell = Callable[[str, int, int], None]
 
 
 class _Remembered(NamedTuple):

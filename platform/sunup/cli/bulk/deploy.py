@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from sunup.bundle.intake import take_all
-from sunup.bundle.manifest import Manifest
+from sunup.bundle.manifest import FEATURES, Manifest
 from sunup.bundle.store import MANIFEST, read_manifest
 from sunup.cli.engine import ensure
 from sunup.cli.streams import broker_settings
@@ -111,7 +111,7 @@ class Run:
         broker, note = broker_settings(manifest.stream, os.environ)
         if note:
             self.notes[note] = None
-        if "features.json" not in manifest.files:
+        if FEATURES not in manifest.files:
             return {**broker, **takes(manifest)}
         if self._features_known is None:
             self._features_known = self._features(self._project, self._shown)

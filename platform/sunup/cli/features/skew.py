@@ -1,13 +1,12 @@
 """What `platform features compare` does: the profile of a revision, its log, and how far one is from the other."""
 
-import json
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from sunup.bundle.declare.quantity import parse_seconds
 from sunup.bundle.job import TRAINING
-from sunup.bundle.store import MANIFEST, Store
+from sunup.bundle.store import Store, read_manifest
 from sunup.cli.engine import running
 from sunup.cli.features.screen import facts_of, show
 from sunup.cli.terminal import show_json, show_note, when
@@ -82,13 +81,13 @@ def log_folder(project: Project, bundle: Path, given: Path | None) -> Path:
     """Where the served-feature log of a bundle's function is. Raises CommandError where neither it nor `given` says."""
     if given is not None:
         return given
-    declared = json.loads((bundle / MANIFEST).read_bytes()).get("log")
+    declared = read_manifest(bundle).log
     if declared is None:
         raise CommandError(
             "This revision keeps no served-feature log: its function.toml has no [features] log. Declare one and "
             "deploy it, or say with --log DIR where a log is."
         )
-    return project.root / str(declared["path"])
+    return project.root / declared.path
 
 
 def _seconds(text: str) -> float:

@@ -25,6 +25,7 @@ _INHERITED = re.compile(
     r"(OMP|OPENBLAS|MKL|ORT|CUDA|NVIDIA|COVERAGE)_.*"
 )
 SERVICE_SECONDS_MAX = 15.0  # of a start
+END_SECONDS = 2.0  # of a stop
 STEADY_SECONDS = 10.0  # a process that lived this long is restarted at once when it dies
 
 
@@ -240,6 +241,13 @@ class Service:
 # Started, never imported: the nursery holds ONNX Runtime, and each keeps its own memory small.
 DOOR_MODULE = "sunup.engine.door"
 NURSERY_MODULE = "sunup.serve.nursery"
+
+
+async def stop_all(*services: Service) -> None:
+    """Stop them together, and wait END_SECONDS for it."""
+    for service in services:
+        service.stop()
+    await asyncio.wait([asyncio.ensure_future(service.ended.wait()) for service in services], timeout=END_SECONDS)
 
 
 def listen(host: str, port: int) -> socket.socket:

@@ -16,7 +16,7 @@ from sunup.engine.access import Access, Rules
 from sunup.engine.local.bulk.provers import Provers
 from sunup.engine.local.live import Chores, Live, unsaved
 from sunup.engine.local.scaler import Scaler
-from sunup.engine.local.services import DOOR_MODULE, NURSERY_MODULE, SERVICE_SECONDS_MAX, Service, listen
+from sunup.engine.local.services import DOOR_MODULE, NURSERY_MODULE, SERVICE_SECONDS_MAX, Service, listen, stop_all
 from sunup.engine.local.state import Revision, StateFile
 from sunup.engine.local.streams import Streams
 from sunup.engine.local.workers import Birth, Life, Role, Worker, Workers
@@ -40,13 +40,15 @@ class Supervisor:
     metrics: socket.socket
 
     def __init__(self, project: Project, address: Address, metrics_address: Address, rules: Rules) -> None:
-        self.project, self._addresses = project, (address, metrics_address)
+        self.project = project
+        self._addresses = (address, metrics_address)
         self.access = Access(rules, self._tell_guarded)
         self.machine, self.release = machine_key(), release()
         self.state = StateFile(project.state / "state.db")
         self.broken: dict[str, str] = {}  # recorded functions that cannot be served, and why
         self.live: dict[str, Live] = {}
-        self._loop, self._stopping = asyncio.get_running_loop(), False
+        self._loop = asyncio.get_running_loop()
+        self._stopping = False
         self.costs: dict[str, tuple[int, float, float]] = {}  # of a model run and of loading it, by digest
         self._board = Board(project.run / "counters" / "engine.seg", self._loop.call_later)
         rights, said = self.access.rights, self._worker_said
@@ -130,9 +132,7 @@ class Supervisor:
             await asyncio.wait([asyncio.ensure_future(w.ended.wait()) for w in ending], timeout=DRAIN_SECONDS_MAX + 1)
         # 3. Nobody serves, so nobody spools; the door and the nursery have nothing left to carry or to bear.
         await self.recording.finish()
-        for service in (services := (self.door, self.nursery)):
-            service.stop()
-        await asyncio.wait([asyncio.ensure_future(service.ended.wait()) for service in services], timeout=2.0)
+        await stop_all(self.door, self.nursery)
 
     # --- revisions --------------------------------------------------------------------------------------------------
 

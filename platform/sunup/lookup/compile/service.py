@@ -28,11 +28,6 @@ class Compiled(NamedTuple):
     code: str
 
 
-def compile_plan(repo_dir: Path, service: str, **given: Any) -> tuple[ReadPlan, str]:
-    """The plan and the features URL of `compile_service`."""
-    return compile_service(repo_dir, service, **given)[:2]
-
-
 def compile_service(
     repo_dir: Path,
     service: str,
@@ -135,7 +130,7 @@ def _kind(dtype: str) -> tuple[bool, bool]:
 def store_url(repo_dir: Path) -> str:
     """The features URL of the Feast repository `repo_dir`, for a bundle that was made elsewhere.
 
-    Raises FeaturesRefused as `compile_plan` does for the repository and its store.
+    Raises FeaturesRefused as `compile_service` does for the repository and its store.
     """
     return features_url(_opened(repo_dir).config)
 

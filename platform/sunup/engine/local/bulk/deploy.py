@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any, NamedTuple
 
-from sunup.bundle.manifest import Manifest
+from sunup.bundle.manifest import FEATURES_CODE, Manifest
 from sunup.bundle.store import read_manifest
 from sunup.engine.engine import Event
 from sunup.engine.local.bulk.provers import Job
@@ -21,7 +21,7 @@ from sunup.errors import CommandError, EngineError, UsageError
 from sunup.limits import ADOPT_SECONDS_MAX, DEPLOY_TOGETHER
 
 Facts = dict[str, Any]
-CODE = ("handler.py", "features.py")  # what a bundle may bring that runs
+CODE = ("handler.py", FEATURES_CODE)  # what a bundle may bring that runs
 
 
 class Wanted(NamedTuple):
