@@ -10,8 +10,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from tests.small_bundle import logistic, make_bundle
 
-from sunup.bundle.store import MANIFEST
+from sunup.bundle.manifest import LogSpec
 from sunup.cli.features.skew import log_folder
 from sunup.errors import BundleDamaged, CommandError
 from sunup.limits import TRAINING_CATEGORIES_MAX, TRAINING_ROWS_MIN
@@ -165,14 +166,13 @@ def test_memory_does_not_grow_with_the_log(tmp_path: Path, profile: Profile) -> 
 
 
 def test_the_log_is_where_the_bundle_says(tmp_path: Path) -> None:
-    project, bundle = Project(tmp_path), tmp_path / "bundle"
-    bundle.mkdir()
-    (bundle / MANIFEST).write_text('{"log": {"path": "served/features"}}')
-    assert log_folder(project, bundle, None) == tmp_path / "served" / "features"
-    assert log_folder(project, bundle, Path("elsewhere")) == Path("elsewhere")
-    (bundle / MANIFEST).write_text("{}")
+    project, model, rows = Project(tmp_path), logistic(2), np.zeros((1, 2))
+    kept = tmp_path / make_bundle(tmp_path, model, rows, log=LogSpec("served/features"))
+    assert log_folder(project, kept, None) == tmp_path / "served" / "features"
+    assert log_folder(project, kept, Path("elsewhere")) == Path("elsewhere")
+    none = tmp_path / make_bundle(tmp_path, model, rows)
     with pytest.raises(CommandError, match="--log DIR"):
-        log_folder(project, bundle, None)
+        log_folder(project, none, None)
 
 
 def test_the_picture(tmp_path: Path, profile: Profile) -> None:
