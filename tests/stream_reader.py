@@ -6,13 +6,14 @@ NAME...: those of Stream. Prints a line when it has joined, for every commit, an
 import sys
 from pathlib import Path
 
-from sunup.stream.broker import BrokerError, Output, Stream
+from sunup.settings import STREAM_BROKER
+from sunup.stream.broker import BrokerError, Output, Reader, Stream
 from sunup.stream.open import open_broker
 
 if __name__ == "__main__":
     url, log, batch, *names = sys.argv[1:]
     stream = Stream(*names)
-    broker = open_broker(url, stream, Path(log))
+    broker = open_broker({STREAM_BROKER: url}, stream, Path(log), Reader("reader"))
     broker.join(0, 1)
     print("joined", flush=True)
     try:

@@ -13,11 +13,16 @@ from tests.engine_fixture import Engine, until
 from tests.kafka_fixture import KafkaServer, produce, read_all
 
 from sunup.bundle.manifest import Scale, StreamSpec
-from sunup.stream.broker import Headers, Record
+from sunup.stream.broker import Headers, Reader, Record
 from sunup.stream.embedded import Log
 
 Entry = tuple[bytes | None, bytes | None, Headers]
 PARTITIONS = 4
+
+
+def somebody(*, exactly_once: bool = False) -> Reader:
+    """A reader whose name no other one has."""
+    return Reader(uuid.uuid4().hex, exactly_once)
 
 
 class Topics(Protocol):

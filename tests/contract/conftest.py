@@ -7,9 +7,10 @@ import pytest
 from tests.postgres_fixture import postgres, postgres_server
 from tests.redis_fixture import redis_server, redis_url
 from tests.redis_topologies import redis_cluster, redis_secured, redis_sentinels
+from tests.topics import somebody
 
 from sunup.stream.broker import Stream
-from sunup.stream.kafka import KafkaBroker
+from sunup.stream.kafka.python import KafkaBroker
 
 __all__ = [
     "postgres",
@@ -34,7 +35,7 @@ def opened(stream: Stream) -> Iterator[Callable[[str], KafkaBroker]]:
     brokers: list[KafkaBroker] = []
 
     def another(servers: str) -> KafkaBroker:
-        brokers.append(KafkaBroker(servers, stream))
+        brokers.append(KafkaBroker(servers, stream, somebody()))
         return brokers[-1]
 
     yield another

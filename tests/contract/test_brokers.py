@@ -9,9 +9,10 @@ from typing import Any, Protocol
 import pytest
 from tests.kafka_fixture import KafkaServer, Message, produce, read_all
 from tests.ports import free_port
+from tests.topics import somebody
 
 from sunup.limits import EMBEDDED_PARTITIONS, STREAM_BATCH_RECORDS_MAX
-from sunup.settings import EMBEDDED
+from sunup.settings import EMBEDDED, STREAM_BROKER
 from sunup.stream.broker import Broker, Lag, Output, Record, Stream
 from sunup.stream.embedded import Log
 from sunup.stream.open import open_broker
@@ -72,7 +73,7 @@ def opened(place: Place, stream: Stream, tmp_path: Path) -> Iterator[Callable[[]
     brokers: list[Broker] = []
 
     def another() -> Broker:
-        brokers.append(open_broker(place.url, stream, tmp_path / "log" / "stream.db"))
+        brokers.append(open_broker({STREAM_BROKER: place.url}, stream, tmp_path / "log" / "stream.db", somebody()))
         return brokers[-1]
 
     yield another
@@ -260,7 +261,7 @@ def test_closing_is_always_possible(place: Place, stream: Stream, opened: Callab
     broker.close()
     opened().close()
     url = EMBEDDED if place.url == EMBEDDED else f"127.0.0.1:{free_port()}"
-    open_broker(url, stream, tmp_path / "none" / "stream.db").close()
+    open_broker({STREAM_BROKER: url}, stream, tmp_path / "none" / "stream.db").close()
     assert not (tmp_path / "none").exists()  # making an object connects to nothing
 
 

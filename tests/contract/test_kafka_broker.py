@@ -13,9 +13,10 @@ from kafka import KafkaAdminClient, KafkaProducer
 from kafka.admin import MemberToRemove
 from tests.contract.test_brokers import copied, numbered, polled
 from tests.kafka_fixture import KafkaServer, produce, read_all
+from tests.topics import somebody
 
 from sunup.stream.broker import BrokerError, Stream, Trouble
-from sunup.stream.kafka import KafkaBroker
+from sunup.stream.kafka.python import KafkaBroker
 
 # kafka-python closes no socket that did not get to connect; they are closed when they are collected.
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
@@ -40,7 +41,7 @@ class Reader:
 
     def __init__(self, servers: str, stream: Stream) -> None:
         self.count = 0
-        self._broker = KafkaBroker(servers, stream)
+        self._broker = KafkaBroker(servers, stream, somebody())
         self._stream = stream
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run)
@@ -87,7 +88,7 @@ def test_readers_come_and_go_and_nothing_is_lost_or_doubled(kafka: KafkaServer, 
     before = second.count
     first.stop()
     produce(kafka.servers, stream.input, numbered(1000, start=20_000, keys=50))
-    watcher = KafkaBroker(kafka.servers, stream)
+    watcher = KafkaBroker(kafka.servers, stream, somebody())
     wait_for(lambda: not sum(lag.records for lag in watcher.lag().values()))
     second.stop()
     watcher.close()

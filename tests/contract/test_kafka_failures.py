@@ -12,10 +12,11 @@ from kafka import KafkaAdminClient
 from tests.contract.test_brokers import copied, numbered, polled
 from tests.contract.test_kafka_broker import make_topics
 from tests.kafka_fixture import KafkaServer, produce, read_all
+from tests.topics import somebody
 
 from sunup.limits import STREAM_BROKER_SECONDS_MAX
 from sunup.stream.broker import BrokerError, Output, Stream, Trouble
-from sunup.stream.kafka import KafkaBroker
+from sunup.stream.kafka.python import KafkaBroker
 
 # kafka-python closes no socket that did not get to connect; they are closed when they are collected.
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
@@ -58,7 +59,8 @@ def test_a_broker_that_dies_is_noticed_and_found_again(kafka_server: KafkaServer
     gc.collect()
     before = threading.active_count(), len(os.listdir("/proc/self/fd"))
     brokers = [
-        KafkaBroker(servers, stream._replace(group=group)) for group in ("idle", "busy", "looks", "new", "newer")
+        KafkaBroker(servers, stream._replace(group=group), somebody())
+        for group in ("idle", "busy", "looks", "new", "newer")
     ]
     idle, busy, looks, new, newer = brokers
     idle.join(0, 1)
@@ -82,10 +84,10 @@ def test_a_broker_that_dies_is_noticed_and_found_again(kafka_server: KafkaServer
 
     kafka_server.start()
     produce(servers, stream.input, numbered(10, start=100))
-    again = KafkaBroker(servers, stream._replace(group="idle"))
+    again = KafkaBroker(servers, stream._replace(group="idle"), somebody())
     assert sum(lag.records for lag in again.lag().values()) == 10
     again.close()
-    again = KafkaBroker(servers, stream._replace(group="later"))  # whose session need not end first
+    again = KafkaBroker(servers, stream._replace(group="later"), somebody())  # whose session need not end first
     again.join(0, 1)
     again.commit(copied(stream, polled(again, 110)))
     again.close()

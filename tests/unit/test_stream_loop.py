@@ -8,7 +8,7 @@ import random
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -86,7 +86,9 @@ class ListBroker:
         self.threads = {threading.get_ident()}
         at("open")
 
-    def join(self, index: int, count: int) -> None:
+    def keep(self) -> None: ...
+
+    def join(self, index: int, count: int, without: Collection[int] = ()) -> None:  # noqa: ARG002
         self._enter("join")
         self._share = (index, count)
         self.joined.append(self._share)

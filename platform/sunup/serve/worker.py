@@ -44,7 +44,7 @@ def prepare(spec: Mapping[str, Any]) -> None:
     if spec["role"] in ("stream", "watcher"):
         _life(spec)
         if spec["settings"][STREAM_BROKER] != EMBEDDED:
-            import sunup.stream.kafka  # kafka-python: 0.25 s and 10 MB
+            import sunup.stream.kafka.python  # kafka-python: 0.25 s and 10 MB
         gc.freeze()
     if spec["settings"].get(TAKES) == PICTURES and "sunup.wire.image.pictures" not in sys.modules:
         import sunup.wire.image.pictures  # Pillow: 60 ms that others are spared

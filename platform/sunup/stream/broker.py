@@ -4,7 +4,7 @@ A *position* is the offset of the next record a group has to read of a partition
 polled and never committed is polled again, by whoever reads the partition next.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from enum import Enum
 from typing import NamedTuple, Protocol, TypeAlias
 
@@ -21,6 +21,14 @@ class Stream(NamedTuple):
     input: str
     output: str
     dead_letter: str
+
+
+class Reader(NamedTuple):
+    """Who reads. No two readers of a group have one `name` at the same time; whoever replaces one gets its name again,
+    and with it the right to end what it left half done. `exactly_once`: outputs and positions change in one step."""
+
+    name: str
+    exactly_once: bool = True
 
 
 class Record(NamedTuple):
@@ -85,13 +93,18 @@ class Broker(Protocol):
     positions that were committed. One thread at a time.
     """
 
-    def join(self, index: int, count: int) -> None:
-        """Be reader `index` of `count`, or change that. A broker that shares partitions out itself ignores both."""
+    def join(self, index: int, count: int, without: Collection[int] = ()) -> None:
+        """Be reader `index` of `count`, or change that, and read no partition of `without`: they are paused. A broker
+        that shares partitions out itself ignores the first two."""
         ...
 
     def poll(self, seconds: float, records_max: int = STREAM_BATCH_RECORDS_MAX) -> Sequence[Record]:
         """The next records, at most `records_max`, in order within each partition; waits up to `seconds` for
         the first. Records polled before and not committed do not come again from this object."""
+        ...
+
+    def keep(self) -> None:
+        """Stay in the group while no record is wanted. Called at least every STREAM_KEEP_SECONDS; returns at once."""
         ...
 
     def commit(self, outputs: Sequence[Output]) -> None:

@@ -10,7 +10,7 @@ import secrets
 import sqlite3
 import time
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Final, TypeAlias
@@ -41,6 +41,7 @@ _LAG: Final = f"SELECT number, position, next FROM reader JOIN part USING (topic
 _SHARE: Final = f"SELECT number, position, owner, until FROM reader {_OF}"
 _TAKE: Final = f"UPDATE reader SET owner = ?, until = ? {_OF} AND number = ?"
 _MOVE: Final = f"UPDATE reader SET position = ?, until = ? {_OF} AND number = ? AND owner = ?"
+_KEEP: Final = "UPDATE reader SET until = ? WHERE owner = ?"
 _RELEASE: Final = "UPDATE reader SET owner = NULL WHERE owner = ?"
 _LATE: Final = "SELECT team, position FROM reader WHERE topic = ? AND number = ? AND position < ?"
 _READ: Final = "SELECT * FROM record WHERE place >= ? AND place < ? ORDER BY place LIMIT ?"
@@ -138,15 +139,15 @@ class EmbeddedBroker:
         self._clock = clock or SystemClock()  # its `now` must be the machine's: leases are between processes
         self._owner = ""  # this process and object; made when joining, for a fork copies objects
         self._ready = False
-        self._index, self._count = 0, 1
+        self._index, self._count, self._without = 0, 1, frozenset[int]()
         self._renew_at = 0.0
         self._held: dict[int, int] = {}  # leased partition -> next offset to poll; the first is polled first
         self._polled: set[int] = set()  # partitions with records that are not committed
 
-    def join(self, index: int, count: int) -> None:
+    def join(self, index: int, count: int, without: Collection[int] = ()) -> None:
         """Read the partitions p with p % count == index from now on, or once what was polled is committed."""
         self._owner = self._owner or f"{os.getpid()} {_started(os.getpid())} {secrets.token_hex(8)}"
-        self._index, self._count = index, count
+        self._index, self._count, self._without = index, count, frozenset(without)
         self._settle()
 
     def poll(self, seconds: float, records_max: int = limits.STREAM_BATCH_RECORDS_MAX) -> Sequence[Record]:
@@ -160,6 +161,11 @@ class EmbeddedBroker:
                 if (left := until - time.monotonic()) <= 0:
                     return ()
                 time.sleep(min(left, limits.EMBEDDED_LOOK_SECONDS))  # SQLite has no way to wait for another process
+
+    def keep(self) -> None:
+        if self._held:
+            with self._file.change() as connection:
+                connection.execute(_KEEP, (self._clock.now() + limits.EMBEDDED_LEASE_SECONDS, self._owner))
 
     def commit(self, outputs: Sequence[Output]) -> None:
         """All in one transaction. FENCED when another process has taken over a partition that was polled."""
@@ -216,7 +222,9 @@ class EmbeddedBroker:
         return {
             number: position
             for number, position, owner, until in self._file.select(_SHARE, self._stream.input, self._stream.group)
-            if number % self._count == self._index and (owner in (None, self._owner) or not _kept(owner, until - now))
+            if number % self._count == self._index
+            and number not in self._without
+            and (owner in (None, self._owner) or not _kept(owner, until - now))
         }
 
     def _read(self, records_max: int) -> list[Record]:

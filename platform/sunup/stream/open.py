@@ -1,16 +1,24 @@
-"""Which broker an address means."""
+"""Which broker the settings of a revision mean."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Final
 
-from sunup.settings import EMBEDDED
-from sunup.stream.broker import Broker, Stream
+from sunup.settings import EMBEDDED, STREAM_BROKER
+from sunup.stream.broker import Broker, Reader, Stream
 from sunup.stream.embedded import EmbeddedBroker
 
+ONLOOKER: Final = Reader("onlooker", exactly_once=False)  # for those who ask for the lag only
 
-def open_broker(url: str, stream: Stream, log: Path) -> Broker:
-    """The broker at `url`: "embedded" for the log in the file `log`, else Kafka's "host:port,host:port"."""
+
+def open_broker(settings: Mapping[str, str], stream: Stream, log: Path, reader: Reader = ONLOOKER) -> Broker:
+    """The broker at settings[STREAM_BROKER]: EMBEDDED for the log in the file `log`, else Kafka's "host:port,...".
+
+    `settings`: a revision's; those that begin with "stream_" say how to speak to it.
+    """
+    url = settings[STREAM_BROKER]
     if url == EMBEDDED:
         return EmbeddedBroker(log, stream)
-    from sunup.stream.kafka import KafkaBroker  # its client costs tens of ms to import
+    from sunup.stream.kafka.python import KafkaBroker  # its client costs tens of ms to import
 
-    return KafkaBroker(url, stream)
+    return KafkaBroker(url, stream, reader)

@@ -63,8 +63,13 @@ class Streaming:
 
     def watch(self) -> dict[str, Any]:
         """What the watcher is told."""
-        broker, *stream = self.source
-        return {"op": "watch", "function": self.revision.function, "broker": broker, "stream": stream}
+        _, *stream = self.source
+        return {
+            "op": "watch",
+            "function": self.revision.function,
+            "settings": {name: value for name, value in self.revision.settings.items() if name.startswith("stream_")},
+            "stream": stream,
+        }
 
     def bounds(self) -> Bounds:
         """No more workers than partitions: one reads a partition at a time."""

@@ -50,7 +50,7 @@ class Watcher:
             case "watch":
                 self._forget(head["function"])
                 stop = asyncio.Event()
-                watching = self._watch(head["function"], head["broker"], Stream(*head["stream"]), stop)
+                watching = self._watch(head["function"], head["settings"], Stream(*head["stream"]), stop)
                 self._watched[head["function"]] = stop, asyncio.get_running_loop().create_task(watching)
             case "forget":
                 self._forget(head["function"])
@@ -62,11 +62,11 @@ class Watcher:
             stop, _ = self._watched.pop(function)
             stop.set()  # not cancelled: a thread may be in the middle of asking its broker
 
-    async def _watch(self, function: str, url: str, stream: Stream, stop: asyncio.Event) -> None:
+    async def _watch(self, function: str, settings: Mapping[str, str], stream: Stream, stop: asyncio.Event) -> None:
         """Look at one stream until told to stop; say what changed."""
         said: dict[str, Any] = {}
         pause = STREAM_WATCH_SECONDS
-        broker = open_broker(url, stream, self._log)
+        broker = open_broker(settings, stream, self._log)
         while not stop.is_set():
             try:
                 seen = _facts(await self._do(partial(_lag, broker)))
@@ -76,7 +76,7 @@ class Watcher:
                     _LOG.warning("%s: %s: %s", function, error.trouble.value, error.message, exc_info=error.__cause__)
                 seen = {"trouble": error.trouble.value, "reason": error.message, "partitions": {}}
                 await self._do(broker.close)
-                broker = open_broker(url, stream, self._log)
+                broker = open_broker(settings, stream, self._log)
                 pause = min(STREAM_RETRY_SECONDS_MAX, 2 * pause)
             if seen != said and not stop.is_set():
                 self.attached.tell({"op": "lag", "function": function, **seen})

@@ -26,8 +26,8 @@ from sunup.pipeline import Pipeline
 from sunup.serve.attached import Attached
 from sunup.serve.opening import feature_names, load, served_log
 from sunup.serve.telemetry.meter import StreamMeter, stream_series
-from sunup.settings import EMBEDDED_LOG, STREAM_BROKER
-from sunup.stream.broker import Stream, Trouble
+from sunup.settings import EMBEDDED_LOG
+from sunup.stream.broker import Reader, Stream, Trouble
 from sunup.stream.loop import Loop
 from sunup.stream.open import open_broker
 
@@ -96,10 +96,11 @@ class StreamWorker:
             function.lookup.on_failure = self._meter.store_failed
         pipeline.log = served_log(spec, function, self._meter.dropped)
         stream = Stream(declared.group, declared.input, declared.output, declared.dead_letter)
+        reader = Reader(f"{spec['function']}-{spec['slot']}", declared.guarantee == "exactly-once")
         self._loop = Loop(
             pipeline,
             codec=function.record_codec(spec["revision"]),
-            open_broker=partial(open_broker, spec["settings"][STREAM_BROKER], stream, run.parent / EMBEDDED_LOG),
+            open_broker=partial(open_broker, spec["settings"], stream, run.parent / EMBEDDED_LOG, reader),
             stream=stream,
             content=declared.content,
             function=spec["function"],

@@ -7,7 +7,7 @@ committed before the next one, so that a rebalance finds nothing half done.
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from threading import Thread
@@ -20,7 +20,7 @@ from kafka.serializer import Serializer
 from kafka.structs import OffsetAndMetadata, TopicPartition
 
 from sunup.limits import STREAM_BATCH_BYTES_MAX, STREAM_BATCH_RECORDS_MAX, STREAM_BROKER_SECONDS_MAX
-from sunup.stream.broker import BrokerError, Lag, Output, Record, Stream, Trouble
+from sunup.stream.broker import BrokerError, Lag, Output, Reader, Record, Stream, Trouble
 
 _log = logging.getLogger("sunup.stream")
 
@@ -69,9 +69,10 @@ _NOTHING: Final = object()
 class KafkaBroker:
     """A reader in the stream's group and a writer of its outputs. `servers`: "host:port,host:port"."""
 
-    def __init__(self, servers: str, stream: Stream) -> None:
+    def __init__(self, servers: str, stream: Stream, reader: Reader) -> None:
         self._servers = servers
         self._stream = stream
+        self._who = reader
         self._reader: Any = None
         self._writer: Any = None
         self._admin: Any = None
@@ -84,7 +85,7 @@ class KafkaBroker:
         self._moved = 0.0  # when the reader last had records, or there were none to have
         self._polled: dict[TopicPartition, int] = {}  # positions to commit
 
-    def join(self, index: int, count: int) -> None:  # noqa: ARG002 - the group shares partitions out
+    def join(self, index: int, count: int, without: Collection[int] = ()) -> None:  # noqa: ARG002 - the group shares partitions out
         if self._reader is None:
             with self._told():
                 self._reader = self._open(KafkaConsumer, group_id=self._stream.group, **_READER)
@@ -109,6 +110,15 @@ class KafkaBroker:
             elif time.monotonic() >= self._heard + _LOOK_SECONDS:
                 self._look()
             return [_record(record) for records in found.values() for record in records]
+
+    def keep(self) -> None:
+        with self._told():
+            assigned = self._reader.assignment()
+            self._reader.pause(*assigned)
+            try:
+                self._reader.poll(timeout_ms=0)
+            finally:
+                self._reader.resume(*(assigned & self._reader.assignment()))
 
     def commit(self, outputs: Sequence[Output]) -> None:
         until = time.monotonic() + STREAM_BROKER_SECONDS_MAX

@@ -1,0 +1,1 @@
+"""Kafka as the broker of a stream: a file for each client, one contract."""
