@@ -3,7 +3,7 @@
 import pytest
 
 from sunup.bundle.manifest import StreamSpec
-from sunup.cli.streams import broker_settings
+from sunup.cli.streams.broker import broker_settings
 from sunup.errors import UsageError
 from sunup.settings import STREAM_BROKER
 

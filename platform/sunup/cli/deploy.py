@@ -17,7 +17,7 @@ from sunup.bundle.store import MANIFEST, Store, read_manifest
 from sunup.cli.bulk.deploy import deploy_many, takes
 from sunup.cli.client import Asker, Resident
 from sunup.cli.engine import ensure, running
-from sunup.cli.streams import broker_settings
+from sunup.cli.streams.broker import broker_settings
 from sunup.cli.terminal import Stages, accepting, options, show_json, show_note, stages
 from sunup.engine.access import remembered
 from sunup.errors import UsageError

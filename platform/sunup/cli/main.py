@@ -32,7 +32,7 @@ COMMANDS: Final = {
     "status": Entry("status.command", "Show functions, revisions, workers and their figures."),
     "call": Entry("functions", "Make one prediction and show where its time went."),
     "logs": Entry("functions", "Print a function's log."),
-    "stream": Entry("streams", "Look after the topics functions score."),
+    "stream": Entry("streams.command", "Look after the topics functions score."),
     "keys": Entry("access.keys", "Make, list and revoke the keys of callers."),
     "features": Entry("features.command", "Look after the features functions are served with."),
     "rollback": Entry("functions", "Route an earlier revision again."),

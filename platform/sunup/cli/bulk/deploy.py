@@ -13,7 +13,7 @@ from sunup.bundle.intake import take_all
 from sunup.bundle.manifest import FEATURES, Manifest
 from sunup.bundle.store import MANIFEST, read_manifest
 from sunup.cli.engine import ensure
-from sunup.cli.streams import broker_settings
+from sunup.cli.streams.broker import broker_settings
 from sunup.cli.terminal import Stages, show_error, show_json, show_note, stages
 from sunup.engine.local.client import deploy_many as ask
 from sunup.errors import CommandError, UsageError

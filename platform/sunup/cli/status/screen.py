@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-from sunup.cli.streams import STREAM_COLUMNS, stream_notes, stream_row
+from sunup.cli.streams.screen import STREAM_COLUMNS, stream_notes, stream_row
 from sunup.cli.terminal import milliseconds, size, table, timings, when
 
 if TYPE_CHECKING:

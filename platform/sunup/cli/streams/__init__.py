@@ -1,0 +1,1 @@
+"""`platform stream`: the topics functions score, and what people do to them."""

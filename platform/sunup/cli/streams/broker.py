@@ -1,0 +1,36 @@
+"""Which broker a function's [stream] means, and what its workers are told of it."""
+
+from collections.abc import Mapping
+
+from sunup.bundle.declare.spec import BROKER
+from sunup.bundle.manifest import StreamSpec
+from sunup.errors import UsageError
+from sunup.settings import EMBEDDED, STREAM_BROKER
+
+
+def broker_settings(declared: StreamSpec | None, environment: Mapping[str, str]) -> tuple[dict[str, str], str]:
+    """What workers of a function are told of its broker (nothing without a stream), and a line for the deployer.
+
+    Raises UsageError when the environment does not name the broker, or the broker cannot keep the declared guarantee.
+    """
+    if declared is None:
+        return {}, ""
+    broker, why = declared.broker, ""
+    if broker.startswith("env:"):
+        name, _, otherwise = broker.removeprefix("env:").partition(" or ")
+        broker = environment.get(name, "") or otherwise
+        why = f" ({name} is not set)" if broker == otherwise else f" ({name})"
+        if not broker:
+            raise UsageError(
+                f"[stream] broker is env:{name}, and {name} is not set. Set it to the brokers' host:port, or write "
+                f'broker = "env:{name} or embedded" to use the embedded log without it.'
+            )
+        if not BROKER.fullmatch(broker) or broker.startswith("env:"):
+            raise UsageError(f"{name} is {broker!r}, and {broker!r} is not host:port, or several with commas.")
+    if broker != EMBEDDED and declared.guarantee == "exactly-once":
+        raise UsageError(
+            f'[stream] guarantee = "exactly-once" cannot be kept with the brokers at {broker} yet: a crash would have '
+            'records scored twice. Write guarantee = "at-least-once" if that will do, or use the embedded log.'
+        )
+    where = "the embedded log" if broker == EMBEDDED else f"Kafka at {broker}"
+    return {STREAM_BROKER: broker}, f"stream {declared.input} -> {declared.output} on {where}{why}"

@@ -1,0 +1,35 @@
+"""`platform stream`: the group and its commands, each from a file of its own but for `status`."""
+
+import click
+
+from sunup.cli.engine import running
+from sunup.cli.streams.screen import STREAM_COLUMNS, show_detail, stream_notes, stream_row
+from sunup.cli.terminal import options, show_json, show_note, show_table
+from sunup.settings import Project
+
+
+@click.group()
+def stream() -> None:
+    """Look after the topics functions score."""
+
+
+@stream.command()
+@click.argument("function", required=False)
+@options()
+def status(function: str | None, as_json: bool, project: Project) -> None:
+    """Show every stream: lag, rate, workers, what keeps it (one FUNCTION: by partition)."""
+    functions = [one for one in running(project).status(function)["functions"] if "stream" in one]
+    if as_json:
+        show_json([{"function": one["name"], **one["stream"]} for one in functions])
+    elif not functions:
+        show_note(
+            f"{function} has no [stream] in its function.toml."
+            if function
+            else "No function that is deployed has a [stream] in its function.toml."
+        )
+    else:
+        show_table(STREAM_COLUMNS, [stream_row(one["name"], one["stream"]) for one in functions])
+        for line in stream_notes(functions):
+            click.echo(line)
+        if function is not None:
+            show_detail(functions[0]["stream"])
