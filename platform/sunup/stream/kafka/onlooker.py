@@ -1,0 +1,76 @@
+"""How far a group is behind, seen from outside of it, with kafka-python."""
+
+import time
+from collections.abc import Mapping
+from typing import Any, Final
+
+from kafka import KafkaAdminClient, KafkaConsumer, errors
+from kafka.structs import TopicPartition
+
+from sunup.limits import STREAM_BROKER_SECONDS_MAX
+from sunup.stream.broker import Lag, Stream
+from sunup.stream.kafka.clients import MS, READER, Clients
+from sunup.stream.kafka.words import Words
+
+LOOK_SECONDS: Final = 2.0  # s between looks at the topics, and of a reader without records at whether all is well
+
+
+class Onlooker:
+    """Connects when it is first asked. Raises kafka-python's errors, and BrokerError for a topic that is missing."""
+
+    def __init__(self, clients: Clients, stream: Stream, words: Words) -> None:
+        self._clients = clients
+        self._stream = stream
+        self._words = words
+        self._admin: Any = None
+        self._eyes: Any = None
+        self._firsts: dict[TopicPartition, int] = {}  # of the input topic, as of the last look
+        self._ends: dict[TopicPartition, int] = {}
+        self._positions: dict[TopicPartition, int] = {}
+        self._looked = 0.0
+
+    def lag(self) -> Mapping[int, Lag]:
+        """See stream.broker.Broker."""
+        until = time.monotonic() + STREAM_BROKER_SECONDS_MAX / 2
+        while True:
+            try:
+                return self._lag()
+            except errors.RetriableError:  # a leader or coordinator is moving, or the broker is away
+                if time.monotonic() >= until:
+                    raise
+                self._looked = 0.0
+                time.sleep(0.05)
+
+    def take(self) -> list[Any]:
+        """Its clients, for whoever closes them; it opens others if it is asked again."""
+        clients = [client for client in (self._admin, self._eyes) if client is not None]
+        self._admin = self._eyes = None
+        return clients
+
+    def _lag(self) -> dict[int, Lag]:
+        if self._eyes is None:
+            self._admin = self._clients.open(KafkaAdminClient)
+            self._eyes = self._clients.open(KafkaConsumer, **READER)  # in no group; ends at half of the admin's cost
+        now = time.monotonic()
+        if look := now >= self._looked + LOOK_SECONDS:
+            self._firsts = self._eyes.beginning_offsets(self._look_up(), MS // 4)
+            self._looked = now
+        ends = self._eyes.end_offsets(list(self._firsts), MS // 4)
+        # Nothing to read before, and nothing written since: a group cannot have moved on.
+        if look or ends != self._ends or any(self._positions[each] < end for each, end in ends.items()):
+            found = self._admin.list_group_offsets({self._stream.group: list(ends)})[self._stream.group]
+            self._positions = self._firsts | {each: at.offset for each, at in found.items() if at.offset >= 0}
+            self._ends = ends
+        return {each.partition: Lag(self._positions[each], end) for each, end in sorted(ends.items())}
+
+    def _look_up(self) -> list[TopicPartition]:
+        """The input topic's partitions; raises when one of the three topics is not there or not permitted."""
+        found = {topic["name"]: topic for topic in self._admin.describe_topics(list(self._stream[1:]))}
+        for topic in self._stream[1:]:
+            error = errors.for_code(found[topic]["error_code"])
+            if error is errors.UnknownTopicOrPartitionError:
+                raise self._words.missing(topic)
+            if error is not errors.NoError:
+                raise error(topic)
+        numbers = sorted(one["partition_index"] for one in found[self._stream.input]["partitions"])
+        return [TopicPartition(self._stream.input, number) for number in numbers]
