@@ -16,7 +16,7 @@ from tests.unit.test_embedded_log import STREAM, everything, numbers
 from sunup import limits
 from sunup.clock import ManualClock
 from sunup.settings import EMBEDDED
-from sunup.stream.broker import Broker, BrokerError, Output, Trouble
+from sunup.stream.broker import Broker, BrokerError, Output, Reader, Trouble
 from sunup.stream.embedded import EmbeddedBroker, Log
 
 SOON = 20.0  # s until something that has to happen counts as lost
@@ -28,7 +28,7 @@ def path(tmp_path: Path) -> Path:
 
 
 def reading(path: Path, clock: ManualClock | None = None, index: int = 0, count: int = 1) -> EmbeddedBroker:
-    broker = EmbeddedBroker(path, STREAM, clock)
+    broker = EmbeddedBroker(path, STREAM, clock=clock)
     broker.join(index, count)
     return broker
 
@@ -119,6 +119,77 @@ def test_a_lease_from_before_the_machine_started_does_not_hold(path: Path) -> No
     assert len(second.poll(0)) == 10
     second.close()
     first.close()
+
+
+def test_whoever_has_the_same_name_takes_over_at_once(path: Path) -> None:
+    log, clock = Log(path), ManualClock(now=1000.0)
+    log.append("in", numbers(10))
+    first = EmbeddedBroker(path, STREAM, Reader("f-0"), clock)
+    first.join(0, 1)
+    assert len(first.poll(0)) == 10
+    other = EmbeddedBroker(path, STREAM, Reader("f-1"), clock)
+    other.join(0, 1)
+    assert not other.poll(0)
+    second = EmbeddedBroker(path, STREAM, Reader("f-0", exactly_once=False), clock)
+    second.join(0, 1)
+    assert len(second.poll(0)) == 10
+    with pytest.raises(BrokerError) as caught:
+        first.commit([Output("out", b"k", b"first", [])])
+    assert caught.value.trouble is Trouble.FENCED
+    first.close()  # which releases nothing that is another one's
+    assert not other.poll(0)
+    second.commit([Output("out", b"k", b"second", [])])
+    assert [record.value for record in everything(log, "out")] == [b"second"]
+    for each in (second, other, log):
+        each.close()
+
+
+def test_a_lease_of_an_older_version_holds(path: Path) -> None:
+    log = Log(path)
+    log.append("in", numbers(10))
+    first = reading(path)
+    with first._file.change() as connection:  # as it was written before readers had names: "pid started token"
+        (owner,) = connection.execute("SELECT owner FROM reader LIMIT 1").fetchone()
+        connection.execute("UPDATE reader SET owner = ?", (owner.partition(" ")[2],))
+    second = reading(path)
+    assert not second.poll(0)
+    for each in (second, first, log):
+        each.close()
+
+
+def test_paused_partitions_are_left_to_nobody(path: Path) -> None:
+    log = Log(path)
+    log.append("in", numbers(100, keys=50))
+    first = reading(path)
+    assert {record.partition for record in first.poll(0)} == {0, 1, 2, 3}
+    first.join(0, 1, without=[1, 3])  # in the middle of a batch, which stays its own
+    first.commit([])
+    log.append("in", numbers(100, start=100, keys=50))
+    assert {record.partition for record in first.poll(0)} == {0, 2}
+    first.commit([])
+    assert not first.poll(0)
+    assert sum(lag.records for lag in first.lag().values()) > 0
+    first.join(0, 1)
+    rest = first.poll(0)
+    assert {record.partition for record in rest} == {1, 3}
+    assert len(rest) + sum(lag.position for lag in first.lag().values()) == 200
+    first.close()
+    log.close()
+
+
+def test_keep_holds_the_lease_of_a_batch_that_waits(path: Path) -> None:
+    log, clock = Log(path), ManualClock(now=1000.0)
+    log.append("in", numbers(10))
+    first, second = reading(path, clock), reading(path, clock)
+    assert len(first.poll(0)) == 10
+    for _ in range(10):
+        clock.advance(limits.EMBEDDED_LEASE_SECONDS / 2)
+        first.keep()
+        assert not second.poll(0)
+    first.commit([Output("out", b"k", b"v", [])])
+    assert len(everything(log, "out")) == 1
+    for each in (second, first, log):
+        each.close()
 
 
 def test_a_killed_process_is_followed_at_once(path: Path) -> None:

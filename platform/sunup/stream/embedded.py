@@ -19,13 +19,13 @@ import msgspec
 
 from sunup import limits
 from sunup.clock import Clock, SystemClock
-from sunup.stream.broker import BrokerError, Headers, Lag, Output, Record, Stream, Trouble
+from sunup.stream.broker import BrokerError, Headers, Lag, Output, Reader, Record, Stream, Trouble
 from sunup.stream.sqlite import SqliteFile
 
 Entry: TypeAlias = Output | tuple[bytes | None, bytes | None, Headers]
 
 # A record's place is its partition's row id and its offset in one number: SQLite keeps a partition's records together.
-_SHIFT: Final = 40
+SHIFT: Final = 40
 _SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS part (
     id INTEGER PRIMARY KEY, topic TEXT, number INTEGER, next INTEGER, UNIQUE (topic, number));
@@ -36,7 +36,7 @@ CREATE TABLE IF NOT EXISTS reader (
 """
 _OF: Final = "WHERE topic = ? AND team = ?"
 _JOIN: Final = f"""INSERT OR IGNORE INTO reader SELECT topic, ?, number, next - (SELECT COUNT(*) FROM record
-    WHERE place >= id << {_SHIFT} AND place < id + 1 << {_SHIFT}), NULL, 0 FROM part WHERE topic = ?"""
+    WHERE place >= id << {SHIFT} AND place < id + 1 << {SHIFT}), NULL, 0 FROM part WHERE topic = ?"""
 _LAG: Final = f"SELECT number, position, next FROM reader JOIN part USING (topic, number) {_OF} ORDER BY number"
 _SHARE: Final = f"SELECT number, position, owner, until FROM reader {_OF}"
 _TAKE: Final = f"UPDATE reader SET owner = ?, until = ? {_OF} AND number = ?"
@@ -80,26 +80,26 @@ class Log:
                 number = (turn if key is None else zlib.crc32(key)) % len(ids)
                 turn += key is None
                 packed = msgspec.msgpack.encode(headers) if headers else None
-                rows.append(((ids[number] << _SHIFT) + ends[number], key, value, packed, now))
+                rows.append(((ids[number] << SHIFT) + ends[number], key, value, packed, now))
                 places.append((number, ends[number]))
                 ends[number] += 1
             connection.executemany("INSERT INTO record VALUES (?, ?, ?, ?, ?)", rows)
             connection.executemany("UPDATE part SET next = ? WHERE id = ?", zip(ends, ids, strict=True))
             for number, part in enumerate(ids):
                 if (first := ends[number] - limits.EMBEDDED_RECORDS_MAX) > 0 and ends[number] > before[number]:
-                    self._make_room(connection, topic, number, part << _SHIFT, first)
+                    self._make_room(connection, topic, number, part << SHIFT, first)
         return places
 
     def read(self, topic: str, partition: int, offset: int, records_max: int) -> list[Record]:
         """At most `records_max` records from `offset` on, or from the oldest kept; fewer if they are large."""
-        found = self.file.select("SELECT id << ? FROM part WHERE topic = ? AND number = ?", _SHIFT, topic, partition)
+        found = self.file.select("SELECT id << ? FROM part WHERE topic = ? AND number = ?", SHIFT, topic, partition)
         if not found:
             raise BrokerError(
                 Trouble.TOPIC_MISSING, f"the log {self.file.path} has no partition {partition} of {topic}"
             )
         base, size, records = found[0][0], 0, []
         with self.file.use() as connection:
-            rows = connection.execute(_READ, (base + offset, base + (1 << _SHIFT), records_max))
+            rows = connection.execute(_READ, (base + offset, base + (1 << SHIFT), records_max))
             for place, key, value, packed, written in rows:
                 headers = _headers.decode(packed) if packed else []
                 records.append(Record(topic, partition, place - base, key, value, headers, written))
@@ -132,10 +132,11 @@ class Log:
 class EmbeddedBroker:
     """The log as the broker of one stream. Missing topics are made, for a log has no administrator."""
 
-    def __init__(self, path: Path, stream: Stream, clock: Clock | None = None) -> None:
+    def __init__(self, path: Path, stream: Stream, reader: Reader | None = None, clock: Clock | None = None) -> None:
         self._log = Log(path)
         self._file = self._log.file
         self._stream = stream
+        self._name = reader.name if reader else secrets.token_hex(8)
         self._clock = clock or SystemClock()  # its `now` must be the machine's: leases are between processes
         self._owner = ""  # this process and object; made when joining, for a fork copies objects
         self._ready = False
@@ -146,7 +147,8 @@ class EmbeddedBroker:
 
     def join(self, index: int, count: int, without: Collection[int] = ()) -> None:
         """Read the partitions p with p % count == index from now on, or once what was polled is committed."""
-        self._owner = self._owner or f"{os.getpid()} {_started(os.getpid())} {secrets.token_hex(8)}"
+        who = f"{self._name} {os.getpid()} {_started(os.getpid())} {secrets.token_hex(8)}"
+        self._owner = self._owner or who
         self._index, self._count, self._without = index, count, frozenset(without)
         self._settle()
 
@@ -224,8 +226,12 @@ class EmbeddedBroker:
             for number, position, owner, until in self._file.select(_SHARE, self._stream.input, self._stream.group)
             if number % self._count == self._index
             and number not in self._without
-            and (owner in (None, self._owner) or not _kept(owner, until - now))
+            and (owner is None or self._may_take(owner, until - now))
         }
+
+    def _may_take(self, owner: str, left: float) -> bool:
+        """Ours, one that holds no longer, or that of whoever had our name before: it is replaced, and so fenced."""
+        return owner == self._owner or _name_of(owner) == self._name or not is_kept(owner, left)
 
     def _read(self, records_max: int) -> list[Record]:
         found: list[Record] = []
@@ -240,10 +246,15 @@ class EmbeddedBroker:
         return found
 
 
-def _kept(owner: str, left: float) -> bool:
+def is_kept(owner: str, left: float) -> bool:
     """Whether a lease holds: its process lives, and its time is neither over nor from before the machine started."""
-    pid, started, _ = owner.split(" ")
+    *_, pid, started, _ = owner.split(" ")
     return 0 < left <= limits.EMBEDDED_LEASE_SECONDS and _started(int(pid)) == started
+
+
+def _name_of(owner: str) -> str:
+    """The reader's name in what a lease says of its owner: "name pid started token"; older ones have none."""
+    return owner.rpartition(" ")[0].rpartition(" ")[0].rpartition(" ")[0]
 
 
 def _started(pid: int) -> str:

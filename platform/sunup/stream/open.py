@@ -5,8 +5,10 @@ from pathlib import Path
 from typing import Final
 
 from sunup.settings import EMBEDDED, STREAM_BROKER
+from sunup.stream.admin import Admin
 from sunup.stream.broker import Broker, Reader, Stream
 from sunup.stream.embedded import EmbeddedBroker
+from sunup.stream.embedded_admin import EmbeddedAdmin
 
 ONLOOKER: Final = Reader("onlooker", exactly_once=False)  # for those who ask for the lag only
 
@@ -18,7 +20,17 @@ def open_broker(settings: Mapping[str, str], stream: Stream, log: Path, reader: 
     """
     url = settings[STREAM_BROKER]
     if url == EMBEDDED:
-        return EmbeddedBroker(log, stream)
+        return EmbeddedBroker(log, stream, reader)
     from sunup.stream.kafka.python import KafkaBroker  # its client costs tens of ms to import
 
     return KafkaBroker(url, stream, reader)
+
+
+def open_admin(settings: Mapping[str, str], log: Path) -> Admin:
+    """What people do to the topics of a revision from outside, at the broker that `open_broker` would open."""
+    url = settings[STREAM_BROKER]
+    if url == EMBEDDED:
+        return EmbeddedAdmin(log)
+    from sunup.stream.kafka.admin import KafkaAdmin  # its client costs tens of ms to import
+
+    return KafkaAdmin(url)
