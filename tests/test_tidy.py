@@ -48,6 +48,7 @@ MAY_ALSO_IMPORT: Final = {
     "sunup.bundle.convert": {"execute", "served"},
     "sunup.bundle.handler.child": {"batch", "execute"},  # tried with the code that will run it
     "sunup.stream.loop": SERVING,  # a transport of the pipeline; the brokers beside it know nothing of one
+    "sunup.stream.scoring": SERVING,  # the same
 }
 # Parts of packages that exist for the deploy side only.
 DEPLOY_ONLY_BELOW: Final = "lookup.compile bundle.convert bundle.environment bundle.handler bundle.pack bundle.packager"

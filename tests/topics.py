@@ -171,7 +171,7 @@ def malformed(seed: int = 5) -> list[tuple[str, Entry]]:
     ce = [("ce_specversion", b"1.0"), ("ce_id", b"1"), ("ce_source", b"/s"), ("ce_type", b"t")]
     structured = [("content-type", b"application/cloudevents+json")]
     kinds: list[tuple[str, bytes | None, Headers]] = [
-        ("empty_value", None, []),
+        ("empty_value", b"", []),
         ("invalid_json", b'{"x": ', []),
         ("invalid_json", b"\xff\xfe\x00", []),
         ("wrong_type", b"[1, 2]", []),

@@ -108,6 +108,12 @@ class ExecutionFailed(CallError):
     code = "execution_failed"
 
 
+class WorkerDied(ExecutionFailed):
+    """The process ended while it scored this record, and again when it scored it alone."""
+
+    code = "worker_died"
+
+
 class HandlerFailed(ExecutionFailed):
     """The function's own code, handler.py, failed; the reason is in the log under the request id."""
 
@@ -148,6 +154,13 @@ class FeaturesMissing(Unavailable):
     """Features are missing or stale and the function says `on_missing = "reject"`."""
 
     code = "features_missing"
+
+
+class FeaturesUnread(FeaturesMissing):
+    """The same, because the store did not answer: it will, and then nothing may be missing."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, hint="The feature store does not answer.")
 
 
 _MLFLOW_CODES = {401: "UNAUTHENTICATED", 403: "PERMISSION_DENIED", 404: "RESOURCE_DOES_NOT_EXIST"}

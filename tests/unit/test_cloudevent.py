@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from sunup.errors import BadRequest
-from sunup.wire.cloudevent import Event, Headers, Outgoing, read, stamp
+from sunup.wire.cloudevent import Event, Headers, Outgoing, answering, read, stamp
 
 DATA = b'{"amount": 12.5, "note": "gr\xc3\xbc\xc3\x9fe"}'
 TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
@@ -300,7 +300,7 @@ def test_a_trace_of_another_type_is_dropped(trace: object) -> None:
 
 def test_what_goes_out_is_an_event_in_binary_mode() -> None:
     outgoing = Outgoing("/functions/fraud", {"revision": "7", "model": "fraud/3"})
-    headers = outgoing.headers(id="tx-0-12", subject="ß-1", time=stamp(1_700_000_000.0626), trace=TRACE)
+    headers = answering(outgoing.at(stamp(1_700_000_000.0626)), b"tx-0-12", Event(b"", "ß-1", TRACE))
     assert dict(headers) == {
         "content-type": b"application/json",
         "ce_specversion": b"1.0",
@@ -319,11 +319,13 @@ def test_what_goes_out_is_an_event_in_binary_mode() -> None:
 
 
 def test_what_is_not_known_is_not_said() -> None:
-    outgoing = Outgoing("/functions/f", {})
-    first = outgoing.headers(id="1", subject=None, time=b"t", trace=None)
+    begin = Outgoing("/functions/f", {}).at(b"t")
+    first = answering(begin, b"1", None)
     assert {"ce_subject", "ce_traceparent"}.isdisjoint(dict(first))
-    assert outgoing.headers(id="2", subject=None, time=b"t", trace=None) != first  # each has its own list
+    assert answering(begin, b"2", Event(b"", None, None)) != first  # each has its own list
     assert dict(first)["ce_id"] == b"1"
+    assert "ce_subject" not in dict(answering(begin, b"3", Event(b"", None, TRACE)))
+    assert "ce_traceparent" not in dict(answering(begin, b"3", Event(b"", "id", None)))
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final, TypeAlias
 
-from sunup.errors import BadRequest, CallError, FeaturesMissing
+from sunup.errors import BadRequest, CallError, FeaturesMissing, FeaturesUnread
 from sunup.limits import LOOKUP_ROWS_PER_DEADLINE, STORE_LOG_SECONDS
 from sunup.lookup.cache import CachedStore
 from sunup.lookup.circuit import CircuitOpen
@@ -203,6 +203,7 @@ class Lookup:
         troubles: Mapping[int, Trouble],
         bad: Mapping[int, CallError],
         ages: Mapping[str, float],
+        rejected: type[FeaturesMissing] = FeaturesMissing,
     ) -> Features:
         """Features with what was defaulted, stale or rejected, per row."""
         if not troubles:
@@ -211,7 +212,7 @@ class Lookup:
         for index, (missing, stale, bare) in troubles.items():
             named = missing + stale if self._rejects else bare
             if named:
-                failed[index] = FeaturesMissing(f"no usable value of {', '.join(named)} for this record")
+                failed[index] = rejected(f"no usable value of {', '.join(named)} for this record")
         rows = range(len(values))
         return Features(
             values,
@@ -228,7 +229,8 @@ class Lookup:
             _log.warning("features are defaulted or rejected: %s", error.message)
         defaults = tuple([value for part in self._entities for value in part.stand_ins])
         trouble = _merged([part.all_missing for part in self._entities])
-        return self._troubled([defaults] * count, {i: trouble for i in range(count) if i not in bad}, bad, {})
+        troubles = {i: trouble for i in range(count) if i not in bad}
+        return self._troubled([defaults] * count, troubles, bad, {}, FeaturesUnread)
 
 
 class _ViewPart:

@@ -70,6 +70,7 @@ class Trouble(Enum):
     TOPIC_MISSING = "topic-missing"
     NOT_PERMITTED = "not-permitted"
     FENCED = "fenced"  # another process reads the partitions now
+    WAITING = "waiting"  # records cannot be scored now, and are tried again; no broker says so
     FAILED = "failed"  # anything else; the message says what
 
 

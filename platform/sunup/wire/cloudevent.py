@@ -111,14 +111,21 @@ class Outgoing:
     def __repr__(self) -> str:
         return f"Outgoing({', '.join(name for name, _ in self._constant)})"
 
-    def headers(self, *, id: str, subject: str | None, time: bytes, trace: str | None) -> list[tuple[str, bytes]]:
-        """The headers of one event. `time`: see `stamp`; `trace`: a W3C traceparent."""
-        made = [*self._constant, ("ce_id", id.encode()), ("ce_time", time)]
-        if subject is not None:
-            made.append(("ce_subject", subject.encode()))
-        if trace is not None:
-            made.append(("ce_traceparent", trace.encode()))
-        return made
+    def at(self, time: bytes) -> Headers:
+        """What the headers of all events of one instant begin with. `time`: see `stamp`."""
+        return [*self._constant, ("ce_time", time)]
+
+
+def answering(begin: Headers, id: bytes, event: Event | None) -> Headers:
+    """The headers of one event: `begin`, see Outgoing.at, its id, and whose answer it is, if that was an event."""
+    if event is None or (event.id is None and event.trace is None):
+        return [*begin, ("ce_id", id)]
+    made = [*begin, ("ce_id", id)]
+    if event.id is not None:
+        made.append(("ce_subject", event.id.encode()))
+    if event.trace is not None:
+        made.append(("ce_traceparent", event.trace.encode()))
+    return made
 
 
 # --- Binary mode ------------------------------------------------------------------------------------------------------

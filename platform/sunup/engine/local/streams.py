@@ -232,7 +232,7 @@ class Streams:
         stream = self._streams.get(function)
         if stream is None:
             return {}
-        counts = dict.fromkeys(("scored", "dead"), 0)
+        counts = dict.fromkeys(("scored", "dead", "ignored"), 0)
         for path in self._workers.run.glob(f"counters/{function}.stream.*.seg"):
             segment = Segment.open(path)
             for index, series in enumerate(segment.series):

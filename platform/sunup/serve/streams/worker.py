@@ -30,6 +30,7 @@ from sunup.settings import EMBEDDED_LOG
 from sunup.stream.broker import Reader, Stream, Trouble
 from sunup.stream.loop import Loop
 from sunup.stream.open import open_broker
+from sunup.stream.scoring.deaths import Deaths
 
 _LOG: Final = logging.getLogger(__name__)
 
@@ -78,10 +79,10 @@ class StreamWorker:
         """See loop.Teller: the supervisor shows it."""
         self._attached.tell({"op": "state", "trouble": trouble.value if trouble else None, "reason": message})
 
-    def counted(self, scored: int, dead: int) -> None:
+    def counted(self, scored: int, dead: int, ignored: int) -> None:
         """See loop.Teller."""
         assert self._meter is not None
-        self._meter.counted(scored, dead)
+        self._meter.counted(scored, dead, ignored)
 
     def _open(self, function: Function) -> Pipeline:
         spec, manifest = self._spec, function.manifest
@@ -108,6 +109,7 @@ class StreamWorker:
             model=spec["model"],
             teller=self,
             records_max=_records_max(function),
+            deaths=Deaths(run / "deaths" / f"{spec['function']}.{spec['slot']}", spec["revision"]),
         )
         return pipeline
 
@@ -117,7 +119,7 @@ class StreamWorker:
             case "drain" if loop is not None:
                 loop.drain()
             case "share" if loop is not None:
-                loop.share(head["index"], head["count"])
+                loop.share(head["index"], head["count"], head.get("without", ()))
 
 
 def _records_max(function: Function) -> int:

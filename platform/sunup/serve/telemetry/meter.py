@@ -13,7 +13,7 @@ from sunup.types import Features, Timings
 STAGES: Final = ("decode", "lookup", "batch", "execute", "encode", "total")
 CODES: Final = (200, 400, 401, 403, 404, 405, 408, 413, 415, 421, 431, 500, 501, 503)
 AGE_BUCKETS: Final = (1.0, 10.0, 60.0, 300.0, 900.0, 3600.0, 6 * 3600.0, 86400.0, 7 * 86400.0, 30 * 86400.0)  # s
-RESULTS: Final = ("scored", "dead")
+RESULTS: Final = ("scored", "dead", "ignored")
 UNANSWERED: Final = ("failed", "refused")
 DROPPED: Final = "sunup_log_dropped_total"
 
@@ -130,9 +130,9 @@ class _FeatureMeter:
 class StreamMeter(_FeatureMeter):
     """Writes a stream worker's series."""
 
-    def counted(self, scored: int, dead: int) -> None:
-        """A batch is committed: so many records were scored, so many are dead letters."""
-        for result, records in zip(RESULTS, (scored, dead), strict=True):
+    def counted(self, scored: int, dead: int, ignored: int) -> None:
+        """A batch is committed: so many records were scored, are dead letters, had no value."""
+        for result, records in zip(RESULTS, (scored, dead, ignored), strict=True):
             self._values[self._first["sunup_stream_records_total", result]] += records
 
 

@@ -34,7 +34,7 @@ HELP: Final = {
     "sunup_cache_lookups_total": "Rows or entity keys looked for in a cache.",
     "sunup_cache_hits_total": "Rows or entity keys a cache had.",
     "sunup_stream_lag": "Records of the input topic the function has not read, by partition.",
-    "sunup_stream_records_total": "Records read from the input topic by result: scored, or dead letters.",
+    "sunup_stream_records_total": "Records of the input topic by result: scored, dead (letters), ignored (no value).",
     "sunup_log_dropped_total": "Rows that did not get into the served-feature log: the spool had no room.",
     "sunup_worker_memory_bytes": "Proportional set size of a function's workers.",
 }
