@@ -1,6 +1,6 @@
 """What the command line asks of an engine."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -31,6 +31,15 @@ class Engine(Protocol):
 
     def remove(self, function: str) -> dict[str, Any]:
         """Stop serving a function and forget its revisions."""
+        ...
+
+    def pause(self, function: str, partitions: Sequence[int] | None) -> dict[str, Any]:
+        """Read nothing of the function's topic, or nothing of these partitions, until `resume`, whatever restarts in
+        between. Returns function, paused ("all" or partitions) and workers: how many still finish what they have."""
+        ...
+
+    def resume(self, function: str, partitions: Sequence[int] | None) -> dict[str, Any]:
+        """Read on: all that is paused, or these partitions. Returns what `pause` does."""
         ...
 
     def status(self, function: str | None, *, latency: bool = False) -> dict[str, Any]:

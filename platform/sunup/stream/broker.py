@@ -117,6 +117,10 @@ class Broker(Protocol):
         """Every partition of the input topic, without joining. Also sees that the other two topics are there."""
         ...
 
+    def reads(self) -> Collection[int]:
+        """The partitions that are this reader's now, as far as it knows. The one method any thread may call."""
+        ...
+
     def close(self) -> None:
         """Leave the group and let go of everything. Does not commit. May be called after an error, and twice."""
         ...

@@ -187,6 +187,9 @@ class EmbeddedBroker:
         rows = self._file.select(_LAG, self._stream.input, self._stream.group)
         return {number: Lag(position, end) for number, position, end in rows}
 
+    def reads(self) -> Collection[int]:
+        return list(self._held)
+
     def close(self) -> None:
         with suppress(BrokerError):  # most likely what this is closed for; a lease ends with its process or its time
             if self._held:

@@ -83,8 +83,8 @@ class Loop:
         self._deaths: Deaths | None = None  # the same, once it is known that a worker died
         self._thread = ThreadPoolExecutor(1, "broker")  # the thread itself starts with the first call
         self._drain = asyncio.Event()
-        self._share: tuple[int, int, Collection[int]] = (0, 1, ())
-        self._joined: tuple[int, int, Collection[int]] | None = None  # what the open broker was told of it
+        self._share: tuple[int, int, tuple[int, ...]] = (0, 1, ())
+        self._joined: tuple[int, int, tuple[int, ...]] | None = None  # what the open broker was told of it
         self._broker: Broker | None = None  # touched on the thread only
         self._told: tuple[Trouble | None, str] = (None, "")
         self._committing = False
@@ -122,7 +122,7 @@ class Loop:
         self._drain.set()
 
     def share(self, index: int, count: int, without: Collection[int] = ()) -> None:
-        """Be reader `index` of `count`, of no partition of `without`, from the next poll on."""
+        """Be reader `index` of `count`, and read no partition of `without`, from the next poll on."""
         self._share = (index, count, tuple(without))
 
     # --- One batch ----------------------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 import click
 
 from sunup.cli.engine import running
+from sunup.cli.streams.pause import pause, resume
 from sunup.cli.streams.screen import STREAM_COLUMNS, show_detail, stream_notes, stream_row
 from sunup.cli.terminal import options, show_json, show_note, show_table
 from sunup.settings import Project
@@ -33,3 +34,7 @@ def status(function: str | None, as_json: bool, project: Project) -> None:
             click.echo(line)
         if function is not None:
             show_detail(functions[0]["stream"])
+
+
+stream.add_command(pause)
+stream.add_command(resume)

@@ -21,6 +21,9 @@ STREAM_COLUMNS: Final = (
 )
 
 
+PARTITION_COLUMNS: Final = ("partition ", "position ", "end ", "lag ", "oldest ", "read by")
+
+
 def stream_notes(functions: Sequence[dict[str, Any]]) -> list[str]:
     """What is to be said of the streams among `functions`, a line each."""
     kinds = ("reason", "note")
@@ -29,7 +32,6 @@ def stream_notes(functions: Sequence[dict[str, Any]]) -> list[str]:
 
 def stream_row(name: str, facts: dict[str, Any]) -> list[str]:
     """A row of a table with STREAM_COLUMNS."""
-    oldest = facts["oldest_seconds"]
     return [
         name,
         f"{facts['input']} -> {facts['output']}",
@@ -37,7 +39,7 @@ def stream_row(name: str, facts: dict[str, Any]) -> list[str]:
         facts["state"],
         str(facts["workers"]),
         f"{facts['lag']:,}",
-        "-" if oldest is None else f"{oldest:.1f} s",
+        _seconds(facts["oldest_seconds"]),
         f"{facts['records_per_second']:,.1f}",
         f"{facts['scored']:,}",
         f"{facts['dead']:,}",
@@ -47,8 +49,7 @@ def stream_row(name: str, facts: dict[str, Any]) -> list[str]:
 def show_detail(facts: dict[str, Any]) -> None:
     """Print what a stream is by partition, and what else is known of it."""
     click.echo()
-    rows = [[str(one[name]) for name in ("partition", "position", "end", "lag")] for one in facts["partitions"]]
-    show_table(["partition ", "position ", "end ", "lag "], rows)
+    show_table(PARTITION_COLUMNS, [_partition_row(one) for one in facts["partitions"]])
     click.echo()
     last = facts["last_error"]
     pairs(
@@ -59,3 +60,13 @@ def show_detail(facts: dict[str, Any]) -> None:
             "last error": "none" if last is None else f"{when(last['at'])}  {last['message']}",
         }
     )
+
+
+def _partition_row(one: dict[str, Any]) -> list[str]:
+    reader = "paused" if one["paused"] else one["worker"] or "-"
+    numbers = [f"{one[name]:,}" for name in ("partition", "position", "end", "lag")]
+    return [*numbers, _seconds(one["oldest_seconds"]), reader]
+
+
+def _seconds(value: float | None) -> str:
+    return "-" if value is None else f"{value:.1f} s"

@@ -82,19 +82,24 @@ class Admin:
                 if asked != "ping":
                     self.leaving = asked == "leave"
                     self.stopping.set()
-                return operations.address()
+                result = operations.address()
             case "deploy":
-                return await operations.deploy(**request, emit=emit)
+                result = await operations.deploy(**request, emit=emit)
             case "deploy_many":
-                return await operations.deploy_many(request["bundles"], emit)
+                result = await operations.deploy_many(request["bundles"], emit)
             case "rollback":
-                return await operations.rollback(request["function"], request.get("revision"))
+                result = await operations.rollback(request["function"], request.get("revision"))
             case "remove":
-                return await operations.remove(request["function"])
+                result = await operations.remove(request["function"])
+            case "pause":
+                result = operations.pausing.pause(**request)
+            case "resume":
+                result = operations.pausing.resume(**request)
             case "status":
-                return operations.status(request.get("function"), latency=request.get("latency", False))
+                result = operations.status(request.get("function"), latency=request.get("latency", False))
             case unknown:
                 raise UsageError(f"The engine does not know the operation {unknown!r}.")
+        return result
 
 
 def lock(project: Project) -> TextIO:

@@ -1,31 +1,26 @@
-"""The local engine as the command line sees it: requests over the admin socket, and starting it when it is away."""
+"""The local engine as the command line sees it: what is asked of it, and starting and ending it."""
 
 import json
 import os
 import select
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from sunup.engine.access import Rules
 from sunup.engine.engine import Event
+from sunup.engine.local.requests import START_SECONDS_MAX, Requests, ask
 from sunup.errors import CommandError, EngineError
 from sunup.limits import PROOF_SECONDS_MAX
 from sunup.settings import API_KEY, Project
 
-START_SECONDS_MAX = 30.0
 EVERYBODY_HERE = Rules()  # whoever is on this machine may call
 
 
-class LocalEngine:
+class LocalEngine(Requests):
     """The engine of one project. Every method raises EngineError (or what the engine answered) with what to do."""
-
-    def __init__(self, project: Project) -> None:
-        self._project = project
 
     def running(self) -> dict[str, Any] | None:
         """version, pid, url and metrics_url of the living engine; None when there is none."""
@@ -95,64 +90,11 @@ class LocalEngine:
                 raise EngineError(f"The engine (pid {facts['pid']}) is still stopping; its log says more.")
         return facts
 
-    def deploy(
-        self,
-        function: str,
-        digest: str,
-        *,
-        settings: Mapping[str, str],
-        on_event: Event,
-        follow: Mapping[str, Any] | None = None,
-    ) -> dict[str, Any]:
-        """Prove and route a bundle of the store."""
-        request = {"op": "deploy", "function": function, "digest": digest, "settings": dict(settings), "follow": follow}
-        return self._ask(request, on_event)
-
-    def rollback(self, function: str, revision: int | None) -> dict[str, Any]:
-        """Route an earlier revision again."""
-        return self._ask({"op": "rollback", "function": function, "revision": revision})
-
-    def remove(self, function: str) -> dict[str, Any]:
-        """Stop serving a function."""
-        return self._ask({"op": "remove", "function": function})
-
-    def status(self, function: str | None, *, latency: bool = False) -> dict[str, Any]:
-        """Facts about the engine and its functions."""
-        return self._ask({"op": "status", "function": function, "latency": latency})
-
-    def logs(self, function: str) -> Path:
-        """Where the function's workers log."""
-        return self._project.logs / f"{function}.log"
-
-    def _ask(self, request: dict[str, Any], on_event: Event = lambda _: None) -> dict[str, Any]:
-        return _ask(self._project, request, on_event)
-
 
 def deploy_many(project: Project, bundles: Sequence[Mapping[str, Any]], on_event: Event) -> list[dict[str, Any]]:
     """Prove and route bundles of the store, each {"function", "digest", "settings"}; see Operations.deploy_many."""
-    functions: list[dict[str, Any]] = _ask(project, {"op": "deploy_many", "bundles": bundles}, on_event)["functions"]
+    functions: list[dict[str, Any]] = ask(project, {"op": "deploy_many", "bundles": bundles}, on_event)["functions"]
     return functions
-
-
-def _ask(project: Project, request: dict[str, Any], on_event: Event) -> dict[str, Any]:
-    path = project.run / "admin.sock"
-    with socket.socket(socket.AF_UNIX) as sock:
-        sock.settimeout(PROOF_SECONDS_MAX + START_SECONDS_MAX)
-        try:
-            sock.connect(str(path))
-        except OSError:
-            raise _Absent("No engine is running for this project. Start it: platform up --detach") from None
-        try:
-            sock.sendall(json.dumps(request).encode() + b"\n")
-            with sock.makefile("rb") as lines:
-                for line in lines:  # of any length: `platform status` says 0.4 KB of each function
-                    said = json.loads(line)
-                    if "ok" in said:
-                        return _result(said)
-                    on_event(said)
-        except OSError:
-            pass  # told below: a reset is an end, too
-    raise _Absent("The engine ended before it answered. Start it again: platform up --detach")
 
 
 def command(project: Project, host: str, port: int, metrics_port: int, rules: Rules) -> list[str]:
@@ -165,26 +107,6 @@ def command(project: Project, host: str, port: int, metrics_port: int, rules: Ru
 def environment() -> dict[str, str]:
     """What a supervisor's environment is made of: the caller's, without the key that is for calls."""
     return {name: value for name, value in os.environ.items() if name != API_KEY}
-
-
-class _Absent(EngineError):
-    code = "engine_absent"
-
-
-def _result(said: dict[str, Any]) -> dict[str, Any]:
-    if not said["ok"]:
-        raise _Answered(said["error"])
-    result: dict[str, Any] = said["result"]
-    return result
-
-
-class _Answered(CommandError):
-    """An error the engine answered with: its own code, message and exit code."""
-
-    def __init__(self, error: Mapping[str, Any]) -> None:
-        super().__init__(error["message"])
-        self.code = error["code"]
-        self.exit_code = error["exit_code"]
 
 
 def _open(pid: int) -> int | None:

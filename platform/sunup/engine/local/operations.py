@@ -15,6 +15,7 @@ from sunup.engine.follow.following import Following
 from sunup.engine.local.bulk.deploy import Bulk, Wanted
 from sunup.engine.local.live import Live
 from sunup.engine.local.state import Revision
+from sunup.engine.local.streaming.pausing import Pausing
 from sunup.engine.local.supervisor import Supervisor
 from sunup.engine.local.upkeep.collection import Collector
 from sunup.engine.local.upkeep.renewal import Renewal
@@ -34,6 +35,7 @@ class Operations:
         self._following = following
         self._locks: dict[str, asyncio.Lock] = {}
         self._loop = asyncio.get_running_loop()
+        self.pausing = Pausing(supervisor.streams, supervisor.state.pauses, self._known)
         self.renewal = Renewal(supervisor)
         self.collector = Collector(supervisor.project, supervisor.state.kept, self._in_use)
 

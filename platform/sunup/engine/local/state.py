@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from sunup.engine.follow.record import Follows
+from sunup.engine.local.streaming.record import Pauses
 from sunup.errors import EngineError
 from sunup.limits import REVISIONS_KEPT
 
@@ -34,6 +35,13 @@ MIGRATIONS: Final = (
     CREATE TABLE follows (
       function TEXT PRIMARY KEY, id TEXT NOT NULL, name TEXT NOT NULL, model TEXT NOT NULL, alias TEXT NOT NULL,
       registry TEXT NOT NULL, version TEXT NOT NULL, reason TEXT NOT NULL, at REAL NOT NULL
+    ) STRICT;
+    """,
+    # See engine/local/streaming/record.py.
+    """
+    CREATE TABLE pauses (
+      function TEXT NOT NULL, partition INTEGER NOT NULL, by TEXT NOT NULL, at REAL NOT NULL,
+      PRIMARY KEY (function, partition)
     ) STRICT;
     """,
 )
@@ -104,6 +112,7 @@ class StateFile:
         self.silences = Silences(self._db)
         self.kept = Kept(self._db)
         self.follows = Follows(self._db)
+        self.pauses = Pauses(self._db)
 
     def close(self) -> None:
         """Close the file."""
@@ -141,6 +150,7 @@ class StateFile:
             self._db.execute("DELETE FROM functions WHERE name = ?", (function,))
             self._db.execute("DELETE FROM revisions WHERE function = ?", (function,))
             self._db.execute("DELETE FROM silences WHERE function = ?", (function,))
+            self._db.execute("DELETE FROM pauses WHERE function = ?", (function,))
 
     def proven(self, digest: str, machine: str) -> bool:
         """Whether a bundle passed its self-proof on `machine` (CPU flags and runtime version)."""

@@ -18,7 +18,7 @@ from sunup.engine.local.live import Chores, Live, unsaved
 from sunup.engine.local.scaler import Scaler
 from sunup.engine.local.services import DOOR_MODULE, NURSERY_MODULE, SERVICE_SECONDS_MAX, Service, listen, stop_all
 from sunup.engine.local.state import Revision, StateFile
-from sunup.engine.local.streams import Streams
+from sunup.engine.local.streaming.streams import Streams
 from sunup.engine.local.workers import Birth, Life, Role, Worker, Workers
 from sunup.engine.recording import Recording
 from sunup.errors import CommandError
@@ -55,7 +55,7 @@ class Supervisor:
         self.workers = Workers(project, rights, fork=self._fork, on_change=self._changed, on_message=said)
         self.recording = Recording(project, self.release)
         self._chores = Chores(self.workers, self._board, self.state.silences, self.recording.look)
-        self.streams = Streams(self.workers, self, self._board)
+        self.streams = Streams(self.workers, self, self._board, self.state.pauses)
         self.provers = Provers(self)
         self.scaler = Scaler(self.live, self.workers, self, self._before_tick)
         service = partial(Service, project=project, rights=rights, release=self.release)

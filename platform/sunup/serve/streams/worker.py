@@ -3,6 +3,7 @@
 It ends in order: no more records are taken, the batch in hand is scored and committed, the group is left.
 """
 
+import asyncio
 import gc
 import logging
 from collections.abc import Mapping
@@ -18,6 +19,8 @@ from sunup.limits import (
     IMAGE_STREAM_RECORDS_MAX,
     RANK_ROWS_MAX,
     STREAM_BATCH_RECORDS_MAX,
+    STREAM_FENCES_MAX,
+    STREAM_READS_SECONDS,
     STREAM_RUN_SECONDS_MAX,
 )
 from sunup.link.channel import Channel, Message
@@ -27,7 +30,7 @@ from sunup.serve.attached import Attached
 from sunup.serve.opening import feature_names, load, served_log
 from sunup.serve.telemetry.meter import StreamMeter, stream_series
 from sunup.settings import EMBEDDED_LOG
-from sunup.stream.broker import Reader, Stream, Trouble
+from sunup.stream.broker import Broker, Reader, Stream, Trouble
 from sunup.stream.loop import Loop
 from sunup.stream.open import open_broker
 from sunup.stream.scoring.deaths import Deaths
@@ -49,6 +52,10 @@ class StreamWorker:
         self._attached = Attached(spec, fds, self._heard)
         self._loop: Loop | None = None
         self._meter: StreamMeter | None = None
+        self._broker: Broker | None = None  # the one the loop opened last
+        self._reads: list[int] | None = None  # what the supervisor was told of it
+        self._worked = False  # it was told that something is committed
+        self._fences = 0  # times another reader had taken over since then
 
     def __repr__(self) -> str:
         return f"StreamWorker({self._spec['id']}, {self._loop!r})"
@@ -69,7 +76,10 @@ class StreamWorker:
         timings = {"fork": begun - self._spec["asked"], **function.timings}
         self._attached.ready(timings, function.cost)
         _LOG.info("ready", extra={"ms": {stage: round(1000 * seconds, 3) for stage, seconds in timings.items()}})
-        await self._loop.run()
+        async with asyncio.TaskGroup() as tasks:
+            telling = tasks.create_task(self._tell_reads())
+            await self._loop.run()
+            telling.cancel()
         await pipeline.aclose()
         if pipeline.log is not None:
             pipeline.log.close()
@@ -78,11 +88,20 @@ class StreamWorker:
     def state(self, trouble: Trouble | None, message: str) -> None:
         """See loop.Teller: the supervisor shows it."""
         self._attached.tell({"op": "state", "trouble": trouble.value if trouble else None, "reason": message})
+        if trouble is Trouble.FENCED:
+            self._fences += 1
+            if self._fences >= STREAM_FENCES_MAX and self._loop is not None:
+                _LOG.warning("another process has the name of this one: it ends, for another one to take its place")
+                self._loop.drain()
 
     def counted(self, scored: int, dead: int, ignored: int) -> None:
         """See loop.Teller."""
         assert self._meter is not None
         self._meter.counted(scored, dead, ignored)
+        self._fences = 0
+        if not self._worked:
+            self._worked = True
+            self._attached.tell({"op": "worked"})
 
     def _open(self, function: Function) -> Pipeline:
         spec, manifest = self._spec, function.manifest
@@ -101,7 +120,7 @@ class StreamWorker:
         self._loop = Loop(
             pipeline,
             codec=function.record_codec(spec["revision"]),
-            open_broker=partial(open_broker, spec["settings"], stream, run.parent / EMBEDDED_LOG, reader),
+            open_broker=partial(self._open_broker, stream, run.parent / EMBEDDED_LOG, reader),
             stream=stream,
             content=declared.content,
             function=spec["function"],
@@ -113,13 +132,29 @@ class StreamWorker:
         )
         return pipeline
 
+    def _open_broker(self, stream: Stream, log: Path, reader: Reader) -> Broker:
+        self._broker = open_broker(self._spec["settings"], stream, log, reader)
+        return self._broker
+
+    async def _tell_reads(self) -> None:
+        """Tell the supervisor which partitions are this worker's, whenever that has changed."""
+        while True:
+            broker = self._broker
+            reads = sorted(broker.reads()) if broker is not None else []
+            if reads != self._reads:
+                self._reads = reads
+                self._attached.tell({"op": "reads", "partitions": reads})
+            await asyncio.sleep(STREAM_READS_SECONDS)  # brokers do not call: this is the period of looking
+
     def _heard(self, _: Channel, message: Message) -> None:
         head, loop = message.head, self._loop
         match head["op"]:
+            case "hello":
+                self._reads, self._worked = None, False  # a supervisor that knows nothing yet
             case "drain" if loop is not None:
                 loop.drain()
             case "share" if loop is not None:
-                loop.share(head["index"], head["count"], head.get("without", ()))
+                loop.share(head["index"], head["count"], head["without"])
 
 
 def _records_max(function: Function) -> int:

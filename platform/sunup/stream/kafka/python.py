@@ -94,6 +94,10 @@ class KafkaBroker:
         with told(self._words):
             return self._onlooker.lag()
 
+    def reads(self) -> Collection[int]:
+        reader = self._reader
+        return [] if reader is None else [each.partition for each in reader.assignment()]
+
     def close(self) -> None:
         """In a thread of its own, for kafka-python has waits without an end; what does not end stays behind."""
         clients = (self._reader, self._writer, self._onlooker.take())

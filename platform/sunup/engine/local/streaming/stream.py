@@ -1,0 +1,158 @@
+"""One function's stream as the engine sees it: what the watcher and its workers said of it, and what that means."""
+
+import time
+from collections.abc import Collection, Iterable, Mapping
+from typing import Any, Final, NamedTuple
+
+from sunup.bundle.manifest import StreamSpec
+from sunup.engine.local.state import Revision
+from sunup.engine.local.streaming.readers import Readers, stuck
+from sunup.engine.local.streaming.record import WHOLE, Pause
+from sunup.engine.local.workers import Life, Worker
+from sunup.limits import RESTART_BACKOFF_SECONDS_MAX, STREAM_LAG_PER_WORKER
+from sunup.scale.policy import Bounds
+from sunup.scale.topic import Topic
+from sunup.scale.window import WindowMax
+from sunup.settings import STREAM_BROKER
+
+STEADY_SECONDS: Final = 10.0  # a worker that lived this long is replaced at once when it dies
+
+
+class Stall(NamedTuple):
+    """A partition that stood still: where, and how often its workers were replaced for it."""
+
+    position: int
+    times: int
+
+
+class Streaming:
+    """One function's stream. `paused`: what somebody has paused of it."""
+
+    def __init__(self, revision: Revision, spec: StreamSpec, idle_s: float, paused: Mapping[int, Pause]) -> None:
+        self.topic = Topic()
+        self.readers = Readers()
+        self.watched: tuple[str, str] | None = None  # (trouble, reason) of looking at the lag
+        self.working: dict[str, tuple[str, str]] = {}  # the same of the workers, by name
+        self.worked: set[str] = set()  # workers that have committed something
+        self.ending: set[str] = set()  # workers that are being replaced because what they read stands still
+        self.shares: dict[str, dict[str, Any]] = {}  # what each worker was told to read
+        self.last_error: dict[str, Any] | None = None
+        self.paused = paused
+        self.switch(revision, spec, idle_s)
+
+    def switch(self, revision: Revision, spec: StreamSpec, idle_s: float) -> None:
+        """Another revision is routed."""
+        self.revision = revision
+        self.spec = spec
+        self.window = WindowMax(idle_s)
+        self.failures = 0  # workers that ended unasked soon after their birth, in a row
+        self.reason = ""
+        self.stalls: dict[int, Stall] = {}  # by partition, until it moves
+        self.not_before = 0.0
+
+    @property
+    def broker(self) -> str:
+        return self.revision.settings[STREAM_BROKER]
+
+    @property
+    def source(self) -> tuple[Any, ...]:
+        """What is read: with another one, nothing known of the lag is true any more."""
+        spec = self.spec
+        return self._settings, spec.group, spec.input, spec.output, spec.dead_letter
+
+    @property
+    def is_paused(self) -> bool:
+        """Whether all of it is."""
+        return WHOLE in self.paused
+
+    @property
+    def without(self) -> list[int]:
+        """The partitions that are paused by themselves."""
+        return [number for number in self.paused if number != WHOLE]
+
+    @property
+    def waiting(self) -> int:
+        """Records that workers should read. What was last known says nothing of a broker that is away."""
+        return 0 if self.watched or self.is_paused else self.topic.waiting(self.without)
+
+    def watch(self) -> dict[str, Any]:
+        """What the watcher is told."""
+        settings, *stream = self.source
+        return {"op": "watch", "function": self.revision.function, "settings": settings, "stream": stream}
+
+    def bounds(self) -> Bounds:
+        """No more workers than partitions that are read: one reads a partition at a time."""
+        known = self.topic.partitions
+        most = sum(number not in self.paused for number in known) if known else 1
+        return Bounds(0, min(self.spec.max_workers, most), STREAM_LAG_PER_WORKER)
+
+    def note_error(self, message: str) -> None:
+        """What went wrong last."""
+        self.last_error = {"at": time.time(), "message": message}
+
+    def ended(self, worker: Worker, now: float) -> None:
+        """A worker of the routed revision is gone. One that had done something, or lived for a while, is replaced at
+        once, whatever ended it; so is the first of those that had not."""
+        useful = worker.name in self.worked or now - worker.born > STEADY_SECONDS
+        if worker.drained or useful:
+            self.failures = 0
+            return
+        self.failures += 1
+        born = worker.ready.exception()
+        self.reason = str(born) if born else "A worker ended unasked; the function's log says more."
+        if self.failures > 1 or born:
+            self.not_before = now + min(RESTART_BACKOFF_SECONDS_MAX, 0.05 * 2**self.failures)
+        self.note_error(self.reason)
+
+    def forget(self, name: str) -> None:
+        """Nothing that is known of a worker matters any more."""
+        self.readers.forget(name)
+        self.working.pop(name, None)
+        self.shares.pop(name, None)
+        self.worked.discard(name)
+        self.ending.discard(name)
+
+    def stuck(self, serving: Iterable[Worker], now: float) -> list[str]:
+        """Names of the workers to replace, for partitions where records wait and none is committed; notes them."""
+        at = {number: position for number, (position, end) in self.topic.partitions.items() if position < end}
+        self.stalls = {number: one for number, one in self.stalls.items() if at.get(number) == one.position}
+        if self.watched or not at:
+            return []
+        ready = {worker.name: worker.born for worker in serving if worker.life is Life.READY}
+        numbers, names = stuck(self.topic, self.readers, ready, now, without=self.without, troubled=self.working)
+        for number in numbers if names else ():
+            known = self.stalls.get(number)
+            self.stalls[number] = Stall(at[number], 1 + (known.times if known else 0))
+        return names
+
+    def state(self, serving: Collection[Worker]) -> tuple[str, str]:
+        """One word, and the reason when it is not a good one."""
+        ready = [worker for worker in serving if worker.life is Life.READY]
+        if self.is_paused:
+            return "paused", said(self.paused[WHOLE])
+        if self.failures and not ready:
+            return "failed", self.reason
+        if trouble := self._trouble():
+            return trouble
+        if ready:
+            return "running", ""
+        return ("starting", "") if self.waiting else ("idle", "")
+
+    def _trouble(self) -> tuple[str, str] | None:
+        for known in [*self.working.values(), *([self.watched] if self.watched else [])]:
+            return known
+        if not self.topic.partitions:
+            return "unknown", "the broker has not been asked yet"
+        if self.stalls:
+            which, times = ", ".join(map(str, self.stalls)), max(one.times for one in self.stalls.values())
+            return "stalled", f"partition {which}: records wait, none is committed; workers were replaced {times} times"
+        return None
+
+    @property
+    def _settings(self) -> dict[str, str]:
+        return {name: value for name, value in self.revision.settings.items() if name.startswith("stream_")}
+
+
+def said(pause: Pause) -> str:
+    """Who paused something, and when."""
+    return f"paused by {pause.by} at {time.strftime('%Y-%m-%d %H:%M:%S', time.localtime(pause.at))}"
