@@ -7,7 +7,7 @@ import re
 import shlex
 import tomllib
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import click
 import msgspec
@@ -15,6 +15,7 @@ import pytest
 
 from sunup import limits
 from sunup.bundle.declare import file
+from sunup.bundle.manifest import SecuritySpec
 from sunup.cli.main import COMMANDS, platform
 from sunup.serve.telemetry.metrics import HELP
 
@@ -88,7 +89,7 @@ def test_every_metric_is_documented() -> None:
 def test_every_key_of_function_toml_is_documented() -> None:
     page = DOCS / "function-toml.md"
     text = page.read_text("utf-8")
-    shown: dict[str, dict[str, object]] = {}
+    shown: dict[str, dict[str, Any]] = {}
     for block in blocks(page, "toml"):  # more than one, for not every table goes with every other
         for table, keys in tomllib.loads(block).items():
             shown.setdefault(table, {}).update(keys)
@@ -99,6 +100,10 @@ def test_every_key_of_function_toml_is_documented() -> None:
         for key in struct.__struct_fields__ if struct else ():
             assert f"| `{key}` |" in section, f"[{table}] {key} is not in {page.name}"
             assert key in shown[table], f"[{table}] {key} is not in the example of {page.name}"
+    security = text.split("### [stream.security]")[1].split("\n## ")[0]
+    for key in SecuritySpec.__struct_fields__:
+        assert f"`{key}`" in security, f"[stream.security] {key} is not in {page.name}"
+        assert key in shown["stream"]["security"], f"[stream.security] {key} is not in the example of {page.name}"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -29,7 +29,7 @@ TOP_LEVEL: Final = {
 }
 
 # --- Who may import whom: ARCHITECTURE.md, section 3 ----------------------------------------------------------------
-VOCABULARY: Final = {"sunup", "types", "errors", "limits", "clock", "cron", "settings", "recent", "observer"}
+VOCABULARY: Final = {"sunup", "types", "errors", "limits", "clock", "cron", "settings", "secret", "recent", "observer"}
 PARTS: Final = {
     "access", "wire", "lookup", "batch", "execute", "bundle", "registry", "scale", "link", "stream", "served"
 }  # fmt: skip

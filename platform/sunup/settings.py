@@ -10,11 +10,19 @@ from sunup.limits import SOCKET_PATH_BYTES_MAX
 STATE = ".sunup"
 EMBEDDED_LOG = "log.db"
 STREAM_BROKER = "stream_broker"  # the setting of a revision that says where its topics are: host:port,... or EMBEDDED
+STREAM_SECURITY = "stream_security"  # the same: how Kafka lets its workers in, a stream.kafka.security.Security as JSON
 EMBEDDED = "embedded"
 TAKES = "takes"  # the setting of a revision whose workers need more than others: PICTURES
 PICTURES = "pictures"
 TRAINING_SAMPLE = "training.parquet"  # beside MLmodel, if logged: rows drawn from those the model was trained on
 API_KEY = "SUNUP_API_KEY"  # environment variable: the key `platform call` sends; no process of an engine gets it
+
+
+class Settings(dict[str, str]):
+    """What the workers of a revision get at birth. It may hold passwords: only its names are shown."""
+
+    def __repr__(self) -> str:
+        return f"Settings({', '.join(self)})"
 
 
 @dataclass(frozen=True, slots=True)

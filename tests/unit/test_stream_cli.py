@@ -1,5 +1,7 @@
 """Which broker a function's [stream] means in a deployer's environment, and what is refused."""
 
+from pathlib import Path
+
 import pytest
 
 from sunup.bundle.manifest import StreamSpec
@@ -7,6 +9,7 @@ from sunup.cli.streams.broker import broker_settings
 from sunup.errors import UsageError
 from sunup.settings import STREAM_BROKER
 
+ROOT = Path("/project")
 SET = {"KAFKA_BOOTSTRAP": "a:9092,b:9092"}
 
 
@@ -26,27 +29,27 @@ def stream(broker: str, guarantee: str = "at-least-once") -> StreamSpec:
     ],
 )
 def test_the_broker_a_declaration_means(broker: str, environment: dict[str, str], address: str, told: str) -> None:
-    settings, note = broker_settings(stream(broker), environment)
+    settings, note = broker_settings(stream(broker), environment, ROOT)
     assert settings == {STREAM_BROKER: address}
     assert told in note
 
 
 def test_a_variable_that_is_not_set_is_named() -> None:
     with pytest.raises(UsageError, match="KAFKA_BOOTSTRAP is not set"):
-        broker_settings(stream("env:KAFKA_BOOTSTRAP"), {})
+        broker_settings(stream("env:KAFKA_BOOTSTRAP"), {}, ROOT)
 
 
 def test_a_variable_that_holds_no_address_is_refused() -> None:
     with pytest.raises(UsageError, match="'kafka' is not host:port"):
-        broker_settings(stream("env:KAFKA_BOOTSTRAP"), {"KAFKA_BOOTSTRAP": "kafka"})
+        broker_settings(stream("env:KAFKA_BOOTSTRAP"), {"KAFKA_BOOTSTRAP": "kafka"}, ROOT)
 
 
 def test_exactly_once_is_never_silently_weaker() -> None:
     with pytest.raises(UsageError, match="at-least-once"):
-        broker_settings(stream("env:KAFKA_BOOTSTRAP", "exactly-once"), SET)
-    settings, _ = broker_settings(stream("embedded", "exactly-once"), SET)
+        broker_settings(stream("env:KAFKA_BOOTSTRAP", "exactly-once"), SET, ROOT)
+    settings, _ = broker_settings(stream("embedded", "exactly-once"), SET, ROOT)
     assert settings == {STREAM_BROKER: "embedded"}
 
 
 def test_a_function_without_a_stream_needs_nothing() -> None:
-    assert broker_settings(None, {}) == ({}, "")
+    assert broker_settings(None, {}, ROOT) == ({}, "")

@@ -62,6 +62,25 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 _TOPIC: Final = r"^[a-zA-Z0-9._-]{0,249}$"  # what Kafka takes for a name; "" is resolved from the function's name
 
 
+class SecuritySpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """[stream.security] of function.toml: how Kafka brokers let the function in.
+
+    No secret is in it, only where one is: "env:NAME" (the deployer's environment) or "file:/path" (read by the worker);
+    `username` may be the name itself. `ca`, `certificate`, `key`: PEM files, from the project folder or absolute; ""
+    where none is wanted.
+    """
+
+    protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"]
+    mechanism: Literal["", "PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = ""
+    username: str = ""
+    password: str = ""
+    ca: str = ""
+    certificate: str = ""
+    key: str = ""
+    key_password: str = ""
+    check_hostname: bool = True
+
+
 class StreamSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """[stream] of function.toml. `broker`: "host:port,host:port", "env:NAME" (the deployer's environment), "embedded",
     or "env:NAME or embedded". `output`, `dead_letter` and `group` (what remembers how far the function has read)
@@ -75,6 +94,7 @@ class StreamSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     content: Literal["auto", "json", "cloudevent", "image"] = "auto"
     guarantee: Literal["exactly-once", "at-least-once"] = "exactly-once"
     max_workers: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 4
+    security: SecuritySpec | None = None
 
 
 class HandlerSpec(msgspec.Struct, frozen=True):

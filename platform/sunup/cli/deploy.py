@@ -122,7 +122,7 @@ def worker_settings(
     Raises UsageError when the environment does not name the broker of its stream.
     """
     manifest = read_manifest(project.bundles / built["digest"])
-    broker, note = broker_settings(manifest.stream, environment)
+    broker, note = broker_settings(manifest.stream, environment, project.root)
     return built["settings"] | broker | takes(manifest), note
 
 

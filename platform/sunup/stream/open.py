@@ -22,8 +22,9 @@ def open_broker(settings: Mapping[str, str], stream: Stream, log: Path, reader: 
     if url == EMBEDDED:
         return EmbeddedBroker(log, stream, reader)
     from sunup.stream.kafka.python import KafkaBroker  # its client costs tens of ms to import
+    from sunup.stream.kafka.security import security  # ssl: the same
 
-    return KafkaBroker(url, stream, reader)
+    return KafkaBroker(url, stream, reader, security(settings))
 
 
 def open_admin(settings: Mapping[str, str], log: Path) -> Admin:
@@ -32,5 +33,6 @@ def open_admin(settings: Mapping[str, str], log: Path) -> Admin:
     if url == EMBEDDED:
         return EmbeddedAdmin(log)
     from sunup.stream.kafka.admin import KafkaAdmin  # its client costs tens of ms to import
+    from sunup.stream.kafka.security import security  # ssl: the same
 
-    return KafkaAdmin(url)
+    return KafkaAdmin(url, security(settings))

@@ -16,7 +16,6 @@ from sunup.bundle.declare.quantity import BYTES, declared, format_bytes, format_
 from sunup.bundle.declare.ranking import request_fields
 from sunup.bundle.declare.scale import ScaleTable, scale_spec
 from sunup.bundle.declare.spec import (
-    BROKER,
     FOLDER,
     NAME,
     TOLERANCE_DEFAULT,
@@ -26,6 +25,8 @@ from sunup.bundle.declare.spec import (
     Scalar,
     Spec,
 )
+from sunup.bundle.declare.stream.table import refuse_unknown as refuse_unknown_security
+from sunup.bundle.declare.stream.table import stream_spec
 from sunup.bundle.manifest import Limits, LogSpec, StreamSpec
 from sunup.errors import UsageError
 from sunup.limits import (
@@ -160,6 +161,7 @@ def _refuse_unknown(tables: dict[str, Any], where: Lines) -> None:
         for key in values:
             if key not in known:
                 raise where.error(table, key, f"unknown key `{key}` in [{table}].{_known(key, known)}")
+    refuse_unknown_security(tables.get("stream", {}), where)
     for key, value in tables.get("response", {}).items():
         for part in value if isinstance(value, dict) else ():
             if part not in _Decision.__struct_fields__:
@@ -194,7 +196,7 @@ def _resolve(file: _File, where: Lines, name: str) -> Spec:
             body_bytes=int(declared(where, "limits", "body_max", file.limits.body_max, units=BYTES)),
             timeout_s=declared(where, "limits", "timeout", file.limits.timeout),
         ),
-        stream=_stream(file.stream, where, name),
+        stream=stream_spec(file.stream, where, name),
         trusted=file.function.trusted,
         image=image_spec(file.image, file.request, where),
         rank=file.rank,
@@ -226,15 +228,3 @@ def _log(table: _Log, where: Lines) -> LogSpec:
         sizes = " to ".join(map(format_bytes, (SERVED_SIZE_BYTES_MIN, SERVED_SIZE_BYTES_MAX)))
         raise where.error("features", "log", f"[features] log: size is {sizes}, rotate a second at least")
     return LogSpec(table.path, rotate, int(size), table.sample)
-
-
-def _stream(table: StreamSpec | None, where: Lines, name: str) -> StreamSpec | None:
-    if table is None:
-        return None
-    if not BROKER.fullmatch(table.broker):
-        known = 'host:port (several with commas), "env:NAME", "embedded" or "env:NAME or embedded"'
-        raise where.error("stream", "broker", f"[stream] broker: {table.broker!r} is none of {known}")
-    topics = {"output": table.output or f"{name}-scores", "dead_letter": table.dead_letter or f"{name}-dead"}
-    if len({table.input, *topics.values()}) < 3:  # a function that reads what it wrote never ends
-        raise where.error("stream", "input", "[stream] input, output and dead_letter must be three different topics")
-    return msgspec.structs.replace(table, **topics, group=table.group or f"sunup-{name}")

@@ -10,6 +10,7 @@ from sunup.bundle.declare.image import derived, table
 from sunup.bundle.declare.quantity import format_bytes, format_seconds
 from sunup.bundle.declare.scale import table as scale_table
 from sunup.bundle.declare.spec import NAME, TOLERANCE_DEFAULT, ResponseSpec, Spec
+from sunup.bundle.declare.stream.table import table as stream_table
 from sunup.bundle.manifest import Limits, Scale
 from sunup.errors import UsageError
 from sunup.types import Field
@@ -59,11 +60,7 @@ def write(spec: Spec) -> str:
         lines += ["", "[limits]", f'body_max = "{format_bytes(spec.limits.body_bytes)}"']
         lines += [f'timeout = "{format_seconds(spec.limits.timeout_s)}"']
     if spec.stream:
-        lines += [
-            "",
-            "[stream]",
-            *(f"{key} = {json.dumps(value)}" for key, value in msgspec.to_builtins(spec.stream).items()),
-        ]
+        lines += ["", *stream_table(spec.stream)]
     return "\n".join(lines) + "\n"
 
 

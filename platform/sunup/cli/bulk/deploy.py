@@ -108,7 +108,7 @@ class Run:
         return {"function": name, "digest": taken, "settings": settings}
 
     def _settings(self, manifest: Manifest) -> dict[str, str]:
-        broker, note = broker_settings(manifest.stream, os.environ)
+        broker, note = broker_settings(manifest.stream, os.environ, self._project.root)
         if note:
             self.notes[note] = None
         if FEATURES not in manifest.files:

@@ -1,15 +1,21 @@
 """Which broker a function's [stream] means, and what its workers are told of it."""
 
 from collections.abc import Mapping
+from pathlib import Path
 
 from sunup.bundle.declare.spec import BROKER
 from sunup.bundle.manifest import StreamSpec
+from sunup.cli.streams.security import security_settings
 from sunup.errors import UsageError
 from sunup.settings import EMBEDDED, STREAM_BROKER
 
 
-def broker_settings(declared: StreamSpec | None, environment: Mapping[str, str]) -> tuple[dict[str, str], str]:
+def broker_settings(
+    declared: StreamSpec | None, environment: Mapping[str, str], root: Path
+) -> tuple[dict[str, str], str]:
     """What workers of a function are told of its broker (nothing without a stream), and a line for the deployer.
+
+    `root`: the project folder, where relative paths begin.
 
     Raises UsageError when the environment does not name the broker, or the broker cannot keep the declared guarantee.
     """
@@ -33,4 +39,5 @@ def broker_settings(declared: StreamSpec | None, environment: Mapping[str, str])
             'records scored twice. Write guarantee = "at-least-once" if that will do, or use the embedded log.'
         )
     where = "the embedded log" if broker == EMBEDDED else f"Kafka at {broker}"
-    return {STREAM_BROKER: broker}, f"stream {declared.input} -> {declared.output} on {where}{why}"
+    more = security_settings(declared, environment, root, kafka=broker != EMBEDDED)
+    return {STREAM_BROKER: broker} | more, f"stream {declared.input} -> {declared.output} on {where}{why}"

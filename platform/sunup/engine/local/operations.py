@@ -23,6 +23,7 @@ from sunup.engine.local.workers import UNBORN, BirthFailed, Life, Role
 from sunup.errors import EngineError, ProofFailed
 from sunup.limits import ADOPT_SECONDS_MAX, BIRTH_SECONDS_MAX
 from sunup.link.process import pss_bytes
+from sunup.settings import Settings
 
 BIRTHS_MAX = 3  # of a deploy whose nursery ends under it
 
@@ -65,7 +66,7 @@ class Operations:
             emit({"stage": "verify", "seconds": verified - began})
             model = f"{manifest.model.name}/{manifest.model.version}"
             number = self._engine.state.next_revision(function)
-            revision = Revision(function, number, digest, model, dict(settings), time.time())
+            revision = Revision(function, number, digest, model, Settings(settings), time.time())
             await self._prove(revision)
             proven = self._loop.time()
             emit({"stage": "prove", "seconds": proven - verified})
@@ -82,7 +83,7 @@ class Operations:
             return await self.deploy(*wanted, lambda _: None)
 
         bulk = Bulk(self._engine, one, lock=self._lock, hold=self.collector.holding, tell=self._facts)
-        wanted = [Wanted(bundle["function"], bundle["digest"], bundle["settings"]) for bundle in bundles]
+        wanted = [Wanted(bundle["function"], bundle["digest"], Settings(bundle["settings"])) for bundle in bundles]
         try:
             told = await bulk.deploy(wanted, emit)
         finally:

@@ -14,6 +14,7 @@ from sunup.engine.follow.record import Follows
 from sunup.engine.local.streaming.record import Pauses
 from sunup.errors import EngineError
 from sunup.limits import REVISIONS_KEPT
+from sunup.settings import Settings
 
 # Step i leads from version i to i + 1. A step that was released is never changed: the next change is another step.
 MIGRATIONS: Final = (
@@ -176,7 +177,7 @@ class StateFile:
     def _revisions(self, clause: str, *values: str) -> list[Revision]:
         columns = "r.function, r.revision, r.digest, r.model, r.settings, r.created"
         rows = self._db.execute(f"SELECT {columns} FROM revisions r {clause}", values)
-        return [Revision(f, n, d, m, json.loads(s), c) for f, n, d, m, s, c in rows]
+        return [Revision(f, n, d, m, Settings(json.loads(s)), c) for f, n, d, m, s, c in rows]
 
 
 def _migrate(db: sqlite3.Connection, path: Path) -> None:

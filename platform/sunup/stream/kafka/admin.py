@@ -14,6 +14,7 @@ from sunup.limits import STREAM_BROKER_SECONDS_MAX
 from sunup.stream.broker import BrokerError, Record, Stream, Trouble
 from sunup.stream.kafka.clients import MS, READER, Clients
 from sunup.stream.kafka.explained import told
+from sunup.stream.kafka.security import OPEN, Security
 from sunup.stream.kafka.words import Words
 
 _log = logging.getLogger("sunup.stream")
@@ -25,12 +26,12 @@ Given = TypeVar("Given")
 
 
 class KafkaAdmin:
-    """See stream.admin.Admin. `servers`: "host:port,host:port"; `secure`: see Clients. In no group: `group_id` is only
+    """See stream.admin.Admin. `servers`: "host:port,host:port"; `security`: see Clients. In no group: `group_id` is only
     where a client asks for positions. Records of unfinished transactions are behind the end, as readers see it."""
 
-    def __init__(self, servers: str, secure: Mapping[str, Any] | None = None) -> None:
+    def __init__(self, servers: str, security: Security = OPEN) -> None:
         self._servers = servers
-        self._clients = Clients(servers, _CLIENT, secure)
+        self._clients = Clients(servers, _CLIENT, security)
         self._admin: Any = None
         self._eyes: Any = None
 

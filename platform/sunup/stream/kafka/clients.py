@@ -1,12 +1,15 @@
 """kafka-python's clients, as a stream needs them."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, Final
 
+from kafka import errors
 from kafka.coordinator.assignors.range import RangePartitionAssignor
 from kafka.net.compat import KafkaNetClient
 
 from sunup.limits import STREAM_BATCH_BYTES_MAX, STREAM_BATCH_RECORDS_MAX, STREAM_BROKER_SECONDS_MAX
+from sunup.stream.kafka.knock import knock
+from sunup.stream.kafka.security import OPEN, Security, for_kafka_python
 
 MS: Final = int(STREAM_BROKER_SECONDS_MAX * 1000)
 _CONNECTION: Final = {
@@ -41,13 +44,20 @@ WRITER: Final = {
 
 
 class Clients:
-    """Makes them. `servers`: "host:port,host:port". `secure`: kafka-python's settings of how to be let in."""
+    """Makes them. `servers`: "host:port,host:port"; `security`: how they let us in."""
 
-    def __init__(self, servers: str, name: str, secure: Mapping[str, Any] | None = None) -> None:
-        self._whose = {"bootstrap_servers": servers, "client_id": name, **(secure or {})}
+    def __init__(self, servers: str, name: str, security: Security = OPEN) -> None:
+        self._servers = servers
+        self._whose = {"bootstrap_servers": servers, "client_id": name}
+        self._security = security
+        self._let_in = security == OPEN  # whoever wants neither TLS nor SASL is asked only where a client failed
 
     def open(self, make: Callable[..., Any], **settings: Any) -> Any:
         """One of kafka-python's clients, whose threads and sockets are let go if it cannot be made."""
+        if not self._let_in:
+            knock(self._servers, self._security)
+            self._let_in = True
+        secure = for_kafka_python(self._security)
         opened: list[Any] = []
 
         def client(**configs: Any) -> Any:
@@ -57,8 +67,10 @@ class Clients:
             return opened[0]
 
         try:
-            return make(kafka_client=client, **self._whose, **_CONNECTION, **settings)
-        except BaseException:
+            return make(kafka_client=client, **self._whose, **secure, **_CONNECTION, **settings)
+        except BaseException as error:
             for one in opened:
                 one.close()
+            if isinstance(error, errors.KafkaTimeoutError):  # all that it says of a broker that wants TLS or SASL
+                knock(self._servers, self._security)
             raise

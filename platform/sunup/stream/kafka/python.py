@@ -22,6 +22,7 @@ from sunup.stream.broker import Lag, Output, Reader, Record, Stream
 from sunup.stream.kafka.clients import READER, WRITER, Clients
 from sunup.stream.kafka.explained import FENCED, told
 from sunup.stream.kafka.onlooker import LOOK_SECONDS, Onlooker
+from sunup.stream.kafka.security import OPEN, Security
 from sunup.stream.kafka.words import Words
 
 _log = logging.getLogger("sunup.stream")
@@ -33,10 +34,10 @@ _NOTHING: Final = object()
 class KafkaBroker:
     """A reader in the stream's group and a writer of its outputs. `servers`: "host:port,host:port"."""
 
-    def __init__(self, servers: str, stream: Stream, reader: Reader) -> None:
+    def __init__(self, servers: str, stream: Stream, reader: Reader, security: Security = OPEN) -> None:
         self._words = Words(servers, stream)
         self._stream = stream
-        self._clients = Clients(servers, f"sunup-{stream.group}")
+        self._clients = Clients(servers, f"sunup-{stream.group}", security)
         self._onlooker = Onlooker(self._clients, stream, self._words)
         self._who = reader
         self._reader: Any = None

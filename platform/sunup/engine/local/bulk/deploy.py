@@ -19,6 +19,7 @@ from sunup.engine.local.supervisor import Supervisor
 from sunup.engine.local.workers import Role, Worker
 from sunup.errors import CommandError, EngineError, UsageError
 from sunup.limits import ADOPT_SECONDS_MAX, DEPLOY_TOGETHER
+from sunup.settings import Settings
 
 Facts = dict[str, Any]
 CODE = ("handler.py", FEATURES_CODE)  # what a bundle may bring that runs
@@ -107,7 +108,7 @@ class Bulk:
                 self._engine.costs[wanted.digest] = outcome.cost  # so that a cold start need not measure it
             model = f"{manifest.model.name}/{manifest.model.version}"
             number = self._engine.state.next_revision(wanted.function)
-            revision = Revision(wanted.function, number, wanted.digest, model, dict(wanted.settings), time.time())
+            revision = Revision(wanted.function, number, wanted.digest, model, Settings(wanted.settings), time.time())
             good.append((revision, manifest))
         self._engine.state.route(*(revision for revision, _ in good), proven_on=self._engine.machine)
         lives = [self._engine.switch(revision, manifest, warm=False) for revision, manifest in good]

@@ -1,0 +1,1 @@
+"""[stream] of function.toml, and the references to secrets it may hold."""
