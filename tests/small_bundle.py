@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from sunup import __version__
-from sunup.bundle.manifest import FORMAT, Limits, LogSpec, Manifest, Model, Scale
+from sunup.bundle.manifest import FORMAT, Limits, LogSpec, Manifest, Model, Scale, StreamSpec
 from sunup.types import Decision, Field, ResponseField, Tensor
 
 
@@ -45,6 +45,7 @@ def make_bundle(
     features: bytes | None = None,
     names: tuple[str, ...] = (),
     log: LogSpec | None = None,
+    stream: StreamSpec | None = None,
 ) -> str:
     """Write a bundle under `folder` for a model from "input" [-1, n] of `dtype` to "probability" [-1, 2]; its digest.
 
@@ -76,6 +77,7 @@ def make_bundle(
         example=example,
         files={file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in sorted(staged.iterdir())},
         log=log,
+        stream=stream,
     )
     data = msgspec.json.encode(manifest)
     (staged / "manifest.json").write_bytes(data)
