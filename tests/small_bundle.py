@@ -79,10 +79,14 @@ def make_bundle(
         log=log,
         stream=stream,
     )
-    data = msgspec.json.encode(manifest)
-    (staged / "manifest.json").write_bytes(data)
-    digest = hashlib.sha256(data).hexdigest()
-    staged.rename(folder / digest)
+    return _name(staged, msgspec.json.encode(manifest))
+
+
+def _name(staged: Path, manifest: bytes) -> str:
+    """Write the manifest, whose digest is the folder's name from now on."""
+    (staged / "manifest.json").write_bytes(manifest)
+    digest = hashlib.sha256(manifest).hexdigest()
+    staged.rename(staged.parent / digest)
     return digest
 
 

@@ -53,6 +53,9 @@ class ListBroker:
         self._enter("keep")
         self.kept += 1
 
+    def reads(self) -> Collection[int]:
+        return ()
+
     def join(self, index: int, count: int, without: Collection[int] = ()) -> None:
         self._enter("join")
         self._share = (index, count, tuple(without))

@@ -26,8 +26,8 @@ Given = TypeVar("Given")
 
 
 class KafkaAdmin:
-    """See stream.admin.Admin. `servers`: "host:port,host:port"; `security`: see Clients. In no group: `group_id` is only
-    where a client asks for positions. Records of unfinished transactions are behind the end, as readers see it."""
+    """See stream.admin.Admin. `servers`: "host:port,host:port"; `security`: see Clients. In no group: `group_id` is
+    only where a client asks for positions. Records of unfinished transactions are behind the end, as readers see it."""
 
     def __init__(self, servers: str, security: Security = OPEN) -> None:
         self._servers = servers
