@@ -29,13 +29,19 @@ def stream() -> Stream:
     return Stream(f"group-{name}", f"in-{name}", f"out-{name}", f"dead-{name}")
 
 
+@pytest.fixture(params=[True, False], ids=["exactly-once", "at-least-once"])
+def exactly_once(request: pytest.FixtureRequest) -> bool:
+    once: bool = request.param
+    return once
+
+
 @pytest.fixture
-def opened(stream: Stream) -> Iterator[Callable[[str], KafkaBroker]]:
+def opened(stream: Stream, exactly_once: bool) -> Iterator[Callable[[str], KafkaBroker]]:
     """An object for the stream; all are closed at the end."""
     brokers: list[KafkaBroker] = []
 
     def another(servers: str) -> KafkaBroker:
-        brokers.append(KafkaBroker(servers, stream, somebody()))
+        brokers.append(KafkaBroker(servers, stream, somebody(exactly_once=exactly_once)))
         return brokers[-1]
 
     yield another

@@ -39,9 +39,9 @@ def make_topics(server: KafkaServer, stream: Stream) -> None:
 class Reader:
     """Copies from input to output in a thread until it is told to stop; then it leaves the group."""
 
-    def __init__(self, servers: str, stream: Stream) -> None:
+    def __init__(self, servers: str, stream: Stream, *, exactly_once: bool = True) -> None:
         self.count = 0
-        self._broker = KafkaBroker(servers, stream, somebody())
+        self._broker = KafkaBroker(servers, stream, somebody(exactly_once=exactly_once))
         self._stream = stream
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run)
@@ -68,7 +68,9 @@ def wait_for(reached: Callable[[], bool]) -> None:
         time.sleep(0.02)
 
 
-def test_readers_come_and_go_and_nothing_is_lost_or_doubled(kafka: KafkaServer, stream: Stream) -> None:
+def test_readers_come_and_go_and_nothing_is_lost_or_doubled(
+    kafka: KafkaServer, stream: Stream, exactly_once: bool
+) -> None:
     make_topics(kafka, stream)
     written = 0
 
@@ -80,9 +82,9 @@ def test_readers_come_and_go_and_nothing_is_lost_or_doubled(kafka: KafkaServer, 
 
     writing = threading.Thread(target=write)
     writing.start()
-    first = Reader(kafka.servers, stream)
+    first = Reader(kafka.servers, stream, exactly_once=exactly_once)
     wait_for(lambda: first.count > 0)
-    second = Reader(kafka.servers, stream)
+    second = Reader(kafka.servers, stream, exactly_once=exactly_once)
     wait_for(lambda: second.count > 0)
     writing.join()
     before = second.count

@@ -52,14 +52,16 @@ def troubles(*acts: Callable[[], object]) -> list[tuple[Trouble, str]]:
     return [found[number] for number in range(len(acts))]
 
 
-def test_a_broker_that_dies_is_noticed_and_found_again(kafka_server: KafkaServer, stream: Stream) -> None:
+def test_a_broker_that_dies_is_noticed_and_found_again(
+    kafka_server: KafkaServer, stream: Stream, exactly_once: bool
+) -> None:
     servers, output = kafka_server.servers, [Output(stream.output, b"k", b"v", [])]
     make_topics(kafka_server, stream)
     produce(servers, stream.input, numbered(100))
     gc.collect()
     before = threading.active_count(), len(os.listdir("/proc/self/fd"))
     brokers = [
-        KafkaBroker(servers, stream._replace(group=group), somebody())
+        KafkaBroker(servers, stream._replace(group=group), somebody(exactly_once=exactly_once))
         for group in ("idle", "busy", "looks", "new", "newer")
     ]
     idle, busy, looks, new, newer = brokers
@@ -84,10 +86,12 @@ def test_a_broker_that_dies_is_noticed_and_found_again(kafka_server: KafkaServer
 
     kafka_server.start()
     produce(servers, stream.input, numbered(10, start=100))
-    again = KafkaBroker(servers, stream._replace(group="idle"), somebody())
+    again = KafkaBroker(servers, stream._replace(group="idle"), somebody(exactly_once=exactly_once))
     assert sum(lag.records for lag in again.lag().values()) == 10
     again.close()
-    again = KafkaBroker(servers, stream._replace(group="later"), somebody())  # whose session need not end first
+    again = KafkaBroker(
+        servers, stream._replace(group="later"), somebody(exactly_once=exactly_once)
+    )  # whose session need not end first
     again.join(0, 1)
     again.commit(copied(stream, polled(again, 110)))
     again.close()

@@ -13,8 +13,8 @@ ROOT = Path("/project")
 SET = {"KAFKA_BOOTSTRAP": "a:9092,b:9092"}
 
 
-def stream(broker: str, guarantee: str = "at-least-once") -> StreamSpec:
-    return StreamSpec(broker=broker, input="in", output="out", guarantee=guarantee)  # type: ignore[arg-type]
+def stream(broker: str) -> StreamSpec:
+    return StreamSpec(broker=broker, input="in", output="out")
 
 
 @pytest.mark.parametrize(
@@ -42,13 +42,6 @@ def test_a_variable_that_is_not_set_is_named() -> None:
 def test_a_variable_that_holds_no_address_is_refused() -> None:
     with pytest.raises(UsageError, match="'kafka' is not host:port"):
         broker_settings(stream("env:KAFKA_BOOTSTRAP"), {"KAFKA_BOOTSTRAP": "kafka"}, ROOT)
-
-
-def test_exactly_once_is_never_silently_weaker() -> None:
-    with pytest.raises(UsageError, match="at-least-once"):
-        broker_settings(stream("env:KAFKA_BOOTSTRAP", "exactly-once"), SET, ROOT)
-    settings, _ = broker_settings(stream("embedded", "exactly-once"), SET, ROOT)
-    assert settings == {STREAM_BROKER: "embedded"}
 
 
 def test_a_function_without_a_stream_needs_nothing() -> None:

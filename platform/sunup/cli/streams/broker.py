@@ -17,7 +17,7 @@ def broker_settings(
 
     `root`: the project folder, where relative paths begin.
 
-    Raises UsageError when the environment does not name the broker, or the broker cannot keep the declared guarantee.
+    Raises UsageError when the environment does not name the broker.
     """
     if declared is None:
         return {}, ""
@@ -33,11 +33,6 @@ def broker_settings(
             )
         if not BROKER.fullmatch(broker) or broker.startswith("env:"):
             raise UsageError(f"{name} is {broker!r}, and {broker!r} is not host:port, or several with commas.")
-    if broker != EMBEDDED and declared.guarantee == "exactly-once":
-        raise UsageError(
-            f'[stream] guarantee = "exactly-once" cannot be kept with the brokers at {broker} yet: a crash would have '
-            'records scored twice. Write guarantee = "at-least-once" if that will do, or use the embedded log.'
-        )
     where = "the embedded log" if broker == EMBEDDED else f"Kafka at {broker}"
     more = security_settings(declared, environment, root, kafka=broker != EMBEDDED)
     return {STREAM_BROKER: broker} | more, f"stream {declared.input} -> {declared.output} on {where}{why}"

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from kafka import errors
-from kafka.coordinator.assignors.range import RangePartitionAssignor
+from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
 from kafka.net.compat import KafkaNetClient
 
 from sunup.limits import STREAM_BATCH_BYTES_MAX, STREAM_BATCH_RECORDS_MAX, STREAM_BROKER_SECONDS_MAX
@@ -23,7 +23,7 @@ READER: Final = {
     "enable_auto_commit": False,
     "isolation_level": "read_committed",
     "auto_offset_reset": "earliest",
-    "partition_assignment_strategy": (RangePartitionAssignor,),
+    "partition_assignment_strategy": (CooperativeStickyAssignor,),
     "session_timeout_ms": 6000,
     "heartbeat_interval_ms": 1000,
     "max_poll_interval_ms": 120_000,  # more than all the bounds of one batch together
@@ -40,6 +40,10 @@ WRITER: Final = {
     "batch_size": 128 * 1024,
     "linger_ms": 100,  # a commit flushes, which ends it: few and large requests
     "metrics_enabled": False,
+}
+TRANSACTIONS: Final = {
+    "transaction_timeout_ms": 10_000,  # then the brokers end what nobody came back for
+    "retry_backoff_ms": 2,  # one that follows the last at once is refused once or twice; 100 ms by default
 }
 
 
@@ -67,7 +71,7 @@ class Clients:
             return opened[0]
 
         try:
-            return make(kafka_client=client, **self._whose, **secure, **_CONNECTION, **settings)
+            return make(kafka_client=client, **(_CONNECTION | self._whose | secure | settings))
         except BaseException as error:
             for one in opened:
                 one.close()

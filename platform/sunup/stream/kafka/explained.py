@@ -15,6 +15,8 @@ FENCED: Final = (
     errors.IllegalGenerationError,
     errors.UnknownMemberIdError,
     errors.FencedInstanceIdError,
+    errors.ProducerFencedError,
+    errors.InvalidProducerEpochError,
 )
 
 
@@ -50,4 +52,4 @@ def _not_permitted(error: errors.AuthorizationError, words: Words) -> BrokerErro
         return words.not_permitted(group=True)
     if isinstance(error, errors.TopicAuthorizationFailedError) and error.args:
         return words.not_permitted(error.args[0] if isinstance(error.args[0], set | list | tuple) else [error.args[0]])
-    return words.not_permitted()
+    return words.not_permitted(transactions=isinstance(error, errors.TransactionalIdAuthorizationFailedError))

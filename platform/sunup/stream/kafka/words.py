@@ -17,12 +17,16 @@ class Words(NamedTuple):
         what = f"topic {topic} does not exist at {self.servers}; create it, for example: {create}"
         return BrokerError(Trouble.TOPIC_MISSING, what)
 
-    def not_permitted(self, topics: Iterable[str] = (), *, group: bool = False) -> BrokerError:
+    def not_permitted(
+        self, topics: Iterable[str] = (), *, group: bool = False, transactions: bool = False
+    ) -> BrokerError:
         """The permission that is missing. Producers need WRITE only, since Kafka 3.0 also to be idempotent."""
         stream = self.stream
         grant = ", ".join(f"{'READ' if t == stream.input else 'WRITE'} on topic {t}" for t in sorted(topics))
         if group:
             grant = f"READ on group {stream.group}"
+        if transactions:
+            grant = f"WRITE and DESCRIBE on transactional ids that begin with {stream.group}-"
         grant = grant or f"WRITE on topics {stream.output} and {stream.dead_letter}"
         return BrokerError(Trouble.NOT_PERMITTED, f"not permitted at {self.servers}: grant {grant}")
 
@@ -39,6 +43,16 @@ class Words(NamedTuple):
 
     def waiting(self) -> BrokerError:
         what = f"records of {self.stream.input} wait at {self.servers}; none arrive"
+        return BrokerError(Trouble.FAILED, what)
+
+    def held_up(self, partition: int, offset: int, seconds: float) -> BrokerError:
+        """Somebody's transaction on the input was never ended: who reads committed records stops there."""
+        what = (
+            f"{self.stream.input}-{partition} cannot be read from offset {offset} on: a transaction that was never "
+            f"ended holds it up, for {seconds:.0f} s now. Its producer ends it when it comes back; to end it by hand: "
+            f"kafka-transactions.sh --bootstrap-server {self.servers} abort --topic {self.stream.input} "
+            f"--partition {partition} --start-offset {offset}"
+        )
         return BrokerError(Trouble.FAILED, what)
 
     def failed(self, error: object) -> BrokerError:
