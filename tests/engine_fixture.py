@@ -94,11 +94,13 @@ class Engine(LocalEngine):
             (folder / "manifest.json").write_bytes(msgspec.json.encode(manifest))
             return store.add(folder)
 
-    def serve(self, name: str, factor: float, **more: Any) -> dict[str, Any]:
+    def serve(
+        self, name: str, factor: float, *, settings: Mapping[str, str] | None = None, **more: Any
+    ) -> dict[str, Any]:
         """Bundle and deploy. A stream's `broker` must be an address or "embedded"."""
         stream = more.get("stream")
-        settings = {STREAM_BROKER: stream.broker} if stream else {}
-        return self.deploy(name, self.bundle(name, factor, **more), settings=settings, on_event=lambda _: None)
+        given = {**({STREAM_BROKER: stream.broker} if stream else {}), **(settings or {})}
+        return self.deploy(name, self.bundle(name, factor, **more), settings=given, on_event=lambda _: None)
 
     def open(self) -> http.client.HTTPConnection:
         """A connection to the door."""

@@ -1,11 +1,14 @@
 """A real Kafka broker for tests, on a free port, with its data in a temporary folder."""
 
 import functools
+import gc
 import os
 import socket
 import subprocess
 import time
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Final, TypeAlias
 
@@ -19,7 +22,7 @@ SCRIPT: Final = Path(__file__).resolve().parent.parent / "infra" / "kafka.sh"
 START_SECONDS_MAX: Final = 60.0  # s; 1.5 alone on a machine, and after a crash 3 more until the broker is let in again
 STOP_SECONDS_MAX: Final = 30.0
 REPLY_SECONDS_MAX: Final = 30.0
-BACKOFF: Final = {"retry_backoff_ms": 10, "reconnect_backoff_ms": 10}
+BACKOFF: Final = {"retry_backoff_ms": 10, "reconnect_backoff_ms": 10, "reconnect_backoff_max_ms": 200}
 WITH_ACLS: Final = {
     "authorizer_class_name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
     "allow_everyone_if_no_acl_found": "true",
@@ -121,38 +124,70 @@ def _wait(is_so: Callable[[], object]) -> None:
 
 def produce(servers: str, topic: str, messages: Iterable[Message]) -> None:
     """Write messages and wait until every one is acknowledged. Raises the error of the first that is not."""
+    with producing(servers) as send:
+        send(topic, messages)
+
+
+@contextmanager
+def producing(servers: str) -> Iterator[Callable[[str, Iterable[Message]], None]]:
+    """To `produce` again and again, each record once and in order, over a restart of the broker too."""
     producer = KafkaProducer(bootstrap_servers=servers, acks="all", linger_ms=5, **BACKOFF)
-    try:
+
+    def send(topic: str, messages: Iterable[Message]) -> None:
         futures = [
             producer.send(topic, key=key, value=value, headers=list(headers)) for key, value, headers in messages
         ]
-        producer.flush(REPLY_SECONDS_MAX)
+        producer.flush(START_SECONDS_MAX)
         for future in futures:
             future.get(REPLY_SECONDS_MAX)
+
+    try:
+        yield send
     finally:
         producer.close(REPLY_SECONDS_MAX)
 
 
+def collect_sockets() -> None:
+    """kafka-python leaves sockets open that did not get to connect, as while a broker restarts: let go of them."""
+    with warnings.catch_warnings(action="ignore", category=ResourceWarning):
+        gc.collect()
+
+
 def read_all(servers: str, topic: str) -> list[ConsumerRecord]:
     """Every committed record that is in a topic now, in order within each partition."""
-    consumer = KafkaConsumer(
-        bootstrap_servers=servers, isolation_level="read_committed", enable_auto_commit=False, **BACKOFF
-    )
-    records: list[ConsumerRecord] = []
-    try:
-        partitions = [TopicPartition(topic, number) for number in consumer.partitions_for_topic(topic) or ()]
-        assert partitions, f"there is no topic {topic}"
+    return list(scan(servers, topic))
+
+
+def scan(servers: str, topic: str) -> Iterator[ConsumerRecord]:
+    """The same, one by one. Fails where a record that is there does not come."""
+    with closing(_reader(servers)) as consumer:
+        partitions = _partitions(consumer, topic)
         consumer.assign(partitions)
         consumer.seek_to_beginning()
         ends = consumer.end_offsets(partitions)
         deadline = time.monotonic() + REPLY_SECONDS_MAX
         while any(consumer.position(partition) < end for partition, end in ends.items()):
-            assert time.monotonic() < deadline, f"{topic}: {len(records)} records, and the end was not reached"
+            assert time.monotonic() < deadline, f"{topic}: the end was not reached"
             for batch in consumer.poll(timeout_ms=100).values():
-                records.extend(batch)
-    finally:
-        consumer.close()
-    return records
+                deadline = time.monotonic() + REPLY_SECONDS_MAX
+                yield from batch
+
+
+def settled(servers: str, topic: str) -> dict[int, tuple[int, int]]:
+    """Partition -> its last stable offset and its end. They differ where a transaction is open, or hangs."""
+    with closing(_reader(servers)) as stable, closing(_reader(servers, "read_uncommitted")) as every:
+        ends = every.end_offsets(_partitions(every, topic))
+        return {each.partition: (at, ends[each]) for each, at in stable.end_offsets(list(ends)).items()}
+
+
+def _reader(servers: str, isolation: str = "read_committed") -> KafkaConsumer:
+    return KafkaConsumer(bootstrap_servers=servers, isolation_level=isolation, enable_auto_commit=False, **BACKOFF)
+
+
+def _partitions(consumer: KafkaConsumer, topic: str) -> list[TopicPartition]:
+    partitions = [TopicPartition(topic, number) for number in sorted(consumer.partitions_for_topic(topic) or ())]
+    assert partitions, f"there is no topic {topic}"
+    return partitions
 
 
 def committed(servers: str, group: str, topic: str) -> dict[int, int]:

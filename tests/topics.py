@@ -3,18 +3,18 @@
 import json
 import random
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
 from kafka import KafkaConsumer, TopicPartition
 from tests.engine_fixture import Engine, until
-from tests.kafka_fixture import KafkaServer, produce, read_all
+from tests.kafka_fixture import KafkaServer, committed, produce, producing, scan, settled
 
 from sunup.bundle.manifest import Scale, StreamSpec
-from sunup.stream.broker import Headers, Reader, Record
-from sunup.stream.embedded import Log
+from sunup.stream.broker import Headers, Reader, Record, Stream
+from sunup.stream.embedded import EmbeddedBroker, Log
 
 Entry = tuple[bytes | None, bytes | None, Headers]
 PARTITIONS = 4
@@ -32,7 +32,19 @@ class Topics(Protocol):
 
     def create(self, topic: str, partitions: int = PARTITIONS) -> None: ...
     def send(self, topic: str, entries: Iterable[Entry]) -> None: ...
+    def sending(self, topic: str) -> AbstractContextManager[Callable[[Iterable[Entry]], None]]:
+        """To send again and again, from one thread, also while the broker is away for a while."""
+        ...
+
     def read(self, topic: str) -> list[Record]: ...
+    def scan(self, topic: str) -> Iterator[Record]:
+        """What `read` gives, each partition's in order, without holding all of it."""
+        ...
+
+    def positions(self, group: str, topic: str) -> dict[int, tuple[int, int]]:
+        """Partition -> the group's position, as the broker keeps it, and the offset the next record will get."""
+        ...
+
     def counting(self, topic: str) -> AbstractContextManager[Callable[[], int]]:
         """How many records there are, cheap enough to be asked again and again."""
         ...
@@ -52,14 +64,23 @@ class EmbeddedTopics:
     def send(self, topic: str, entries: Iterable[Entry]) -> None:
         self._log.append(topic, entries)
 
+    @contextmanager
+    def sending(self, topic: str) -> Iterator[Callable[[Iterable[Entry]], None]]:
+        yield lambda entries: self.send(topic, entries)
+
     def read(self, topic: str) -> list[Record]:
-        found = []
+        return list(self.scan(topic))
+
+    def scan(self, topic: str) -> Iterator[Record]:
         for partition, end in self._log.end(topic).items():
             at = 0
             while at < end and (more := self._log.read(topic, partition, at, 10_000)):
-                found += more
+                yield from more
                 at = more[-1].offset + 1
-        return found
+
+    def positions(self, group: str, topic: str) -> dict[int, tuple[int, int]]:
+        with closing(EmbeddedBroker(self._log.file.path, Stream(group, topic, topic, topic))) as broker:
+            return {number: (lag.position, lag.end) for number, lag in broker.lag().items()}
 
     @contextmanager
     def counting(self, topic: str) -> Iterator[Callable[[], int]]:
@@ -79,11 +100,21 @@ class KafkaTopics:
     def send(self, topic: str, entries: Iterable[Entry]) -> None:
         produce(self.broker, topic, entries)
 
+    @contextmanager
+    def sending(self, topic: str) -> Iterator[Callable[[Iterable[Entry]], None]]:
+        with producing(self.broker) as send:
+            yield lambda entries: send(topic, entries)
+
     def read(self, topic: str) -> list[Record]:
-        return [
-            Record(r.topic, r.partition, r.offset, r.key, r.value, r.headers, r.timestamp / 1000)
-            for r in read_all(self.broker, topic)
-        ]
+        return list(self.scan(topic))
+
+    def scan(self, topic: str) -> Iterator[Record]:
+        for r in scan(self.broker, topic):
+            yield Record(r.topic, r.partition, r.offset, r.key, r.value, r.headers, r.timestamp / 1000)
+
+    def positions(self, group: str, topic: str) -> dict[int, tuple[int, int]]:
+        at = committed(self.broker, group, topic)
+        return {number: (at.get(number, 0), end) for number, (_, end) in settled(self.broker, topic).items()}
 
     @contextmanager
     def counting(self, topic: str) -> Iterator[Callable[[], int]]:
@@ -102,9 +133,18 @@ class KafkaTopics:
 
 
 class Scored:
-    """A function y = x * factor with a stream of its own, and what came out of it."""
+    """A function y = x * factor with a stream of its own, and what came out of it. `settings`: of its revisions, beside
+    the address of its broker. `more`: the stream's, and `idle_s`."""
 
-    def __init__(self, engine: Engine, topics: Topics, *, factor: float = 2.0, **more: Any) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        topics: Topics,
+        *,
+        factor: float = 2.0,
+        settings: Mapping[str, str] | None = None,
+        **more: Any,
+    ) -> None:
         self.engine = engine
         self.topics = topics
         name = f"f{uuid.uuid4().hex[:8]}"
@@ -118,6 +158,7 @@ class Scored:
             group=f"{name}-group",
             **more,
         )
+        self.settings = settings or {}
         self.factor = factor
         self.sent = 0
 
@@ -127,7 +168,8 @@ class Scored:
 
     def deploy(self, factor: float | None = None) -> None:
         self.factor = factor or self.factor
-        self.engine.serve(self.name, self.factor, stream=self.stream, scale=self.scale)
+        more: dict[str, Any] = {"stream": self.stream, "scale": self.scale, "settings": self.settings}
+        self.revision: int = self.engine.serve(self.name, self.factor, **more)["revision"]
 
     def send(self, numbers: Sequence[int]) -> None:
         """One record for each number, as x and as key."""
@@ -144,7 +186,7 @@ class Scored:
 
     @property
     def workers(self) -> list[int]:
-        """Process ids of the living stream workers."""
+        """Process ids of the living stream workers; 0 of one that is being forked."""
         listed = self.engine.status(self.name)["functions"][0]["workers"]
         return [worker["pid"] for worker in listed if worker["role"] == "stream"]
 
