@@ -186,9 +186,14 @@ class Scored:
 
     @property
     def workers(self) -> list[int]:
-        """Process ids of the living stream workers; 0 of one that is being forked."""
+        """Process ids of the living stream workers."""
+        return list(self.slots.values())
+
+    @property
+    def slots(self) -> dict[int, int]:
+        """Of the living stream workers: slot -> process id. One that is not born yet has none."""
         listed = self.engine.status(self.name)["functions"][0]["workers"]
-        return [worker["pid"] for worker in listed if worker["role"] == "stream"]
+        return {one["slot"]: one["pid"] for one in listed if one["role"] == "stream" and one["pid"]}
 
     def is_read(self) -> bool:
         """Whether everything sent was read, as the broker says."""
@@ -197,7 +202,7 @@ class Scored:
 
     def wait_for_zero(self, seconds: float = 60.0) -> None:
         """Until everything sent was read and no stream worker is left."""
-        until(lambda: self.is_read() and not self.workers, f"zero workers, not {self.facts}", seconds)
+        until(lambda: self.is_read() and not self.facts["workers"], f"zero workers, not {self.facts}", seconds)
 
     def outputs(self) -> list[Record]:
         return self.topics.read(self.stream.output)

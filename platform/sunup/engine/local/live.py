@@ -206,6 +206,7 @@ class Live:
                     "id": w.name,
                     "role": w.birth.role,
                     "pid": w.peer.pid,
+                    "slot": w.slot,
                     "state": w.life.value,
                     "memory_bytes": pss_bytes(w.peer.pid),
                 }
