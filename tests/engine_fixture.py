@@ -15,7 +15,7 @@ import pytest
 from onnx import TensorProto, helper
 from tests.ports import free_port
 
-from sunup.bundle.manifest import FORMAT, Limits, Manifest, Model, Scale, StreamSpec
+from sunup.bundle.manifest import FORMAT, HandlerSpec, Limits, Manifest, Model, Scale, StreamSpec
 from sunup.bundle.store import Store, digest_file
 from sunup.engine.access import Rules
 from sunup.engine.local.client import EVERYBODY_HERE, LocalEngine
@@ -65,8 +65,10 @@ class Engine(LocalEngine):
         limits: Limits = LIMITS,
         claim: float | None = None,
         stream: StreamSpec | None = None,
+        handler: str = "",
     ) -> str:
-        """A bundle in the store. `claim`: the factor its recorded answers have, when they are to be wrong."""
+        """A bundle in the store. `claim`: the factor its recorded answers have, when they are to be wrong; `handler`:
+        the code of a handler.py with preprocess."""
         store = Store(self.project.bundles)
         rows = np.array([[1.0], [2.0], [-3.5]])
         with store.stage() as folder:
@@ -75,6 +77,9 @@ class Engine(LocalEngine):
             arrays: dict[str, Any] = {"in:x": rows, "out:y": expected}
             np.savez(folder / "warmup.npz", **arrays)
             (folder / "parity.json").write_bytes(b"{}")
+            response = (ResponseField("y", "float64", output="y", column=0),)
+            if handler:
+                (folder / "handler.py").write_text(handler)
             manifest = Manifest(
                 format=FORMAT,
                 sunup="test",
@@ -83,13 +88,14 @@ class Engine(LocalEngine):
                 request=(Field("x", "float64"),),
                 inputs=(Tensor("x", "float64", (-1, 1), ("x",)),),
                 outputs=(Tensor("y", "float64", (-1, 1)),),
-                response=(ResponseField("y", "float64", output="y", column=0),),
+                response=response,
                 tolerance=1e-9,
                 scale=scale,
                 limits=limits,
                 example={"x": 2.0},
                 files={path.name: digest_file(path) for path in sorted(folder.iterdir())},
                 stream=stream,
+                handler=HandlerSpec(("preprocess",), response) if handler else None,
             )
             (folder / "manifest.json").write_bytes(msgspec.json.encode(manifest))
             return store.add(folder)

@@ -166,10 +166,10 @@ class Scored:
         for topic in (self.stream.input, self.stream.output, self.stream.dead_letter):
             self.topics.create(topic, partitions)
 
-    def deploy(self, factor: float | None = None) -> None:
+    def deploy(self, factor: float | None = None, **more: Any) -> None:
         self.factor = factor or self.factor
-        more: dict[str, Any] = {"stream": self.stream, "scale": self.scale, "settings": self.settings}
-        self.revision: int = self.engine.serve(self.name, self.factor, **more)["revision"]
+        given: dict[str, Any] = {"stream": self.stream, "scale": self.scale, "settings": self.settings} | more
+        self.revision: int = self.engine.serve(self.name, self.factor, **given)["revision"]
 
     def send(self, numbers: Sequence[int]) -> None:
         """One record for each number, as x and as key."""

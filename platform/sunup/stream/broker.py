@@ -100,8 +100,9 @@ class Broker(Protocol):
         ...
 
     def poll(self, seconds: float, records_max: int = STREAM_BATCH_RECORDS_MAX) -> Sequence[Record]:
-        """The next records, at most `records_max`, in order within each partition; waits up to `seconds` for
-        the first. Records polled before and not committed do not come again from this object."""
+        """The next records that are there, in order within each partition: at most `records_max`, and none after the
+        one whose value fills STREAM_BATCH_BYTES_MAX. Waits up to `seconds` for the first, for no other. Records polled
+        before and not committed do not come again from this object."""
         ...
 
     def keep(self) -> None:

@@ -90,8 +90,11 @@ class Log:
                     self._make_room(connection, topic, number, part << SHIFT, first)
         return places
 
-    def read(self, topic: str, partition: int, offset: int, records_max: int) -> list[Record]:
-        """At most `records_max` records from `offset` on, or from the oldest kept; fewer if they are large."""
+    def read(
+        self, topic: str, partition: int, offset: int, records_max: int, bytes_max: int | None = None
+    ) -> list[Record]:
+        """At most `records_max` records from `offset` on, or from the oldest kept; none after the one whose value
+        fills `bytes_max`, by default STREAM_BATCH_BYTES_MAX."""
         found = self.file.select("SELECT id << ? FROM part WHERE topic = ? AND number = ?", SHIFT, topic, partition)
         if not found:
             raise BrokerError(
@@ -104,7 +107,7 @@ class Log:
                 headers = _headers.decode(packed) if packed else []
                 records.append(Record(topic, partition, place - base, key, value, headers, written))
                 size += len(value or b"")
-                if size >= limits.STREAM_BATCH_BYTES_MAX:
+                if size >= (limits.STREAM_BATCH_BYTES_MAX if bytes_max is None else bytes_max):
                     break
         return records
 
@@ -238,9 +241,11 @@ class EmbeddedBroker:
 
     def _read(self, records_max: int) -> list[Record]:
         found: list[Record] = []
+        room = limits.STREAM_BATCH_BYTES_MAX
         for number, offset in list(self._held.items()):
-            if left := records_max - len(found):
-                records = self._log.read(self._stream.input, number, offset, left)
+            if room > 0 and (left := records_max - len(found)):
+                records = self._log.read(self._stream.input, number, offset, left, room)
+                room -= sum([len(record.value or b"") for record in records])
                 if records:  # and to the end of the line, so that a full partition does not starve the others
                     del self._held[number]
                     self._held[number] = records[-1].offset + 1
