@@ -4,7 +4,7 @@ import http.client
 import json
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -66,9 +66,10 @@ class Engine(LocalEngine):
         claim: float | None = None,
         stream: StreamSpec | None = None,
         handler: str = "",
+        unused: Sequence[Field] = (),
     ) -> str:
         """A bundle in the store. `claim`: the factor its recorded answers have, when they are to be wrong; `handler`:
-        the code of a handler.py with preprocess."""
+        the code of a handler.py with preprocess; `unused`: fields of a request beside x."""
         store = Store(self.project.bundles)
         rows = np.array([[1.0], [2.0], [-3.5]])
         with store.stage() as folder:
@@ -85,7 +86,7 @@ class Engine(LocalEngine):
                 sunup="test",
                 function=name,
                 model=Model(name, "1", "run", "onnx"),
-                request=(Field("x", "float64"),),
+                request=(Field("x", "float64"), *unused),
                 inputs=(Tensor("x", "float64", (-1, 1), ("x",)),),
                 outputs=(Tensor("y", "float64", (-1, 1)),),
                 response=response,

@@ -3,8 +3,11 @@
 import click
 
 from sunup.cli.engine import running
+from sunup.cli.streams.dead import dead
 from sunup.cli.streams.pause import pause, resume
+from sunup.cli.streams.replay import replay_command
 from sunup.cli.streams.screen import STREAM_COLUMNS, show_detail, stream_notes, stream_row
+from sunup.cli.streams.seek import seek
 from sunup.cli.terminal import options, show_json, show_note, show_table
 from sunup.settings import Project
 
@@ -38,3 +41,6 @@ def status(function: str | None, as_json: bool, project: Project) -> None:
 
 stream.add_command(pause)
 stream.add_command(resume)
+stream.add_command(dead)
+stream.add_command(replay_command)
+stream.add_command(seek)
