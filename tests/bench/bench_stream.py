@@ -4,9 +4,9 @@
 
 Who scores has core 0 (of Sunup every process: the supervisor, the watcher and whatever else an engine is); the
 broker, Redis and who looks at the outputs have core 1. The input topic is filled once; a run has a fresh group and
-output topic, and counts the committed outputs between the first that is seen and the last within so many seconds. Every
-run's answers are checked, beginning with one run of each subject that is not measured. All are at least once, but where
-it says otherwise. The floors write the same records as Sunup, with a CloudEvent's headers, and once more `bare`: key
+output topic, and counts the committed outputs from the first that is seen to those some seconds later. Every run's
+answers are checked, beginning with one run of each subject that is not measured. All are at least once, but where it
+says otherwise. The floors write the same records as Sunup, with a CloudEvent's headers, and once more `bare`: key
 and value only, as the peers do. The peers get their features from Feast's SDK, a call a batch, and once more,
 `by hand`, with the floor's own code, which then is most of them.
 

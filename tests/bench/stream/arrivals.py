@@ -47,32 +47,30 @@ class Arrivals:
 def collect(
     arrivals: Arrivals, count: int, seconds: float, alive: Callable[[], str], patience: float = PATIENCE_SECONDS
 ) -> list[Arrived]:
-    """Up to `count` records, or what comes within `seconds` of the first. `alive` raises when nobody writes any
-    more, or says how they are.
+    """All `count` records, or what comes up to the first that is seen `seconds` after the first of all.
 
-    Raises TimeoutError when none comes for as long as `patience`.
+    `alive` raises when nobody writes any more, or says how they are. Raises TimeoutError when none comes for as long as
+    `patience`.
     """
     found: list[Arrived] = []
     last = time.perf_counter()
-    while len(found) < count and (not found or time.perf_counter() < found[0].at + seconds):
+    while len(found) < count and (not found or last < found[0].at + seconds):
         more = arrivals.take(0.02)
         found += more
         if more:
             last = more[-1].at
         else:
-            alive()
+            said = alive()
             if time.perf_counter() > last + patience:
-                raise TimeoutError(
-                    f"{arrivals!r}: {len(found)} of {count} records, and no more for {patience:g} s: {alive()}"
-                )
+                raise TimeoutError(f"{arrivals!r}: {len(found)} of {count} records, none for {patience:g} s: {said}")
     return found
 
 
 def per_second(found: Sequence[Arrived]) -> float:
-    """Records a second between the first that was seen and the last; those seen first took part of that for nothing."""
+    """Records a second from the first that was seen up to the last: those seen with the last do not count, for who
+    writes many at a time has made those of the first time before it. At least two times."""
     first, last = found[0].at, found[-1].at
-    later = sum(one.at > first for one in found)
-    return later / (last - first) if later else 0.0
+    return sum(one.at < last for one in found) / (last - first)
 
 
 class Latency(NamedTuple):
