@@ -8,12 +8,13 @@ import time
 from collections.abc import Callable, Iterator
 
 import pytest
-from kafka import KafkaAdminClient
+from kafka import KafkaAdminClient, KafkaProducer
 from tests.contract.test_brokers import copied, numbered, polled
 from tests.contract.test_kafka_broker import make_topics
 from tests.kafka_fixture import KafkaServer, produce, read_all
 from tests.topics import somebody
 
+from sunup import limits
 from sunup.limits import STREAM_BROKER_SECONDS_MAX
 from sunup.stream.broker import BrokerError, Output, Stream, Trouble
 from sunup.stream.kafka.python import KafkaBroker
@@ -161,3 +162,37 @@ def test_what_is_not_permitted_is_said_with_what_to_grant(
     )
     assert write[0] is Trouble.NOT_PERMITTED
     assert write[1].endswith(f"grant WRITE on topic {stream.dead_letter}")
+
+
+def test_a_transaction_that_nobody_ends_is_told(
+    kafka: KafkaServer, stream: Stream, opened: Callable[[str], KafkaBroker], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By whoever looks, and by the reader; only where nothing else is to be read, and not before its time."""
+    make_topics(kafka, stream)
+    somebody_else = KafkaProducer(bootstrap_servers=kafka.servers, transactional_id=stream.input, retry_backoff_ms=10)
+    somebody_else.init_transactions()
+    somebody_else.begin_transaction()
+    somebody_else.send(stream.input, b"never", partition=2).get(SOON)
+    produce(kafka.servers, stream.input, numbered(10, keys=40))
+    watcher, reader = opened(kafka.servers), opened(kafka.servers)
+    reader.join(0, 1)
+    assert watcher.lag()[2].end == 0
+    readable = sum(lag.records for lag in watcher.lag().values())
+    reader.commit(copied(stream, polled(reader, readable)))
+    assert not reader.poll(3.0)  # it may still be ended
+    monkeypatch.setattr(limits, "STREAM_HELD_UP_SECONDS", 1.0)
+    for what, message in troubles(watcher.lag, lambda: reader.poll(0.2)):
+        assert what is Trouble.FAILED
+        assert f"{stream.input}-2 cannot be read from offset 0 on" in message
+        assert "a transaction that was never ended holds it up" in message
+        assert "kafka-transactions.sh" in message
+    reader.close()
+    somebody_else.abort_transaction()
+    somebody_else.close()
+    again = opened(kafka.servers)
+    again.join(0, 1)
+    again.commit(copied(stream, polled(again, 10 - readable)))
+    deadline = time.monotonic() + SOON
+    while sum(lag.records for lag in watcher.lag().values()):  # with the markers
+        assert time.monotonic() < deadline
+        again.poll(0.2)

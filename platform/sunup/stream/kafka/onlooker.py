@@ -5,8 +5,10 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from kafka import KafkaAdminClient, KafkaConsumer, errors
+from kafka.admin import OffsetSpec
 from kafka.structs import TopicPartition
 
+from sunup import limits
 from sunup.limits import STREAM_BROKER_SECONDS_MAX
 from sunup.stream.broker import Lag, Stream
 from sunup.stream.kafka.clients import MS, READER, Clients
@@ -61,7 +63,22 @@ class Onlooker:
             found = self._admin.list_group_offsets({self._stream.group: list(ends)})[self._stream.group]
             self._positions = self._firsts | {each: at.offset for each, at in found.items() if at.offset >= 0}
             self._ends = ends
+        if look and all(self._positions[each] >= end for each, end in ends.items()):
+            self._refuse_held_up(ends)
         return {each.partition: Lag(self._positions[each], end) for each, end in sorted(ends.items())}
+
+    def _refuse_held_up(self, ends: Mapping[TopicPartition, int]) -> None:
+        """Nothing is left to be read: is there anything that somebody's unfinished transaction keeps from being?
+
+        Ends are those of committed records. The broker remembers when the producer of each transaction last wrote.
+        """
+        written = self._admin.list_partition_offsets(dict.fromkeys(ends, OffsetSpec.LATEST), timeout_ms=MS // 4)
+        behind = [each for each, end in ends.items() if written[each].offset > end]
+        for each, state in self._admin.describe_producers(behind).items():
+            for producer in state.active_producers:
+                silent = time.time() - producer.last_timestamp / 1000
+                if producer.current_transaction_start_offset >= 0 and silent > limits.STREAM_HELD_UP_SECONDS:
+                    raise self._words.held_up(each.partition, producer.current_transaction_start_offset, silent)
 
     def _look_up(self) -> list[TopicPartition]:
         """The input topic's partitions; raises when one of the three topics is not there or not permitted."""

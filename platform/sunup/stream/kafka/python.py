@@ -67,6 +67,9 @@ class KafkaBroker:
                 found = {}
                 time.sleep(max(0.0, until - time.monotonic()))
             if found:
+                fetcher = self._reader._fetcher
+                if not fetcher.in_flight_fetches():  # kafka-python fetches on by itself only if it had not to wait
+                    fetcher.send_fetches()
                 self._heard = self._moved = time.monotonic()
                 self._polled |= {partition: self._reader.position(partition) for partition in found}
             elif time.monotonic() >= self._heard + LOOK_SECONDS:

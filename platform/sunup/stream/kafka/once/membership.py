@@ -26,8 +26,8 @@ _LOOK_SECONDS: Final = 0.002  # s between looks at whether somebody waits for wh
 _JOIN_MS: Final = 10  # ms a poll waits for the group before it looks for records of what the reader has
 
 
-class Membership(ConsumerRebalanceListener):  # type: ignore[misc]  # kafka-python has no types
-    """Of one KafkaConsumer, before it has subscribed. Its `on_...` are called on the consumer's own thread."""
+class Membership:
+    """Of one KafkaConsumer, before it has subscribed."""
 
     def __init__(self, reader: Any) -> None:
         self._reader = reader
@@ -38,9 +38,7 @@ class Membership(ConsumerRebalanceListener):  # type: ignore[misc]  # kafka-pyth
         self._group._do_join_and_sync_async = self._shared
         self._is_waited_for = False
         self._group.is_dynamic_member = lambda: True  # of those who leave
-        self._without: frozenset[int] = frozenset()
-        self._given_up: set[TopicPartition] = set()
-        self._is_lost = False
+        self._changes = _Changes(reader)
 
     @property
     def is_joining(self) -> bool:
@@ -49,7 +47,7 @@ class Membership(ConsumerRebalanceListener):  # type: ignore[misc]  # kafka-pyth
 
     def join(self, topic: str) -> None:
         """The next poll joins."""
-        self._reader.subscribe([topic], listener=self)
+        self._reader.subscribe([topic], listener=self._changes)
         # A leader that does not know a topic's partitions yet shares none out, and all have to join again.
         known = self._reader._cluster.request_update()
         with suppress(errors.RetriableError):
@@ -61,9 +59,10 @@ class Membership(ConsumerRebalanceListener):  # type: ignore[misc]  # kafka-pyth
         """kafka-python's. `mine`: partitions with records that were polled before and not committed; raises
         CommitFailedError when the reader has had to give one of them up, which it does nowhere else."""
         self._refuse(mine)
-        self._given_up.clear()
+        self._changes.given_up.clear()
         found: dict[TopicPartition, list[Any]] = self._reader.poll(timeout_ms=seconds * 1000, max_records=records_max)
         self._refuse(mine)
+        self._changes.is_lost = False  # what was found, was found after that
         return found
 
     def keep(self) -> None:
@@ -76,7 +75,7 @@ class Membership(ConsumerRebalanceListener):  # type: ignore[misc]  # kafka-pyth
 
     def check(self) -> None:
         """Raises CommitFailedError when the group has let this reader go."""
-        if self._is_lost or self._group.group_metadata().generation_id < 0:
+        if self._changes.is_lost or self._group.group_metadata().generation_id < 0:
             raise errors.CommitFailedError
 
     def leave(self, clients: Clients) -> None:
@@ -95,7 +94,7 @@ class Membership(ConsumerRebalanceListener):  # type: ignore[misc]  # kafka-pyth
 
     def without(self, numbers: Collection[int]) -> None:
         """Read nothing of these partitions, whenever they are given to this reader."""
-        self._without = frozenset(numbers)
+        self._changes.without = frozenset(numbers)
         self._reader.pause(*self._reader.assignment())
         self._resume()
 
@@ -107,26 +106,14 @@ class Membership(ConsumerRebalanceListener):  # type: ignore[misc]  # kafka-pyth
             self._wait_for_group(left * 1000)
         self.check()
 
-    def on_partitions_assigned(self, assigned: Collection[TopicPartition]) -> None:
-        """Before anything of them can be read."""
-        self._reader.pause(*(each for each in assigned if each.partition in self._without))
-
-    def on_partitions_revoked(self, revoked: Collection[TopicPartition]) -> None:
-        self._given_up.update(revoked)
-
-    def on_partitions_lost(self, lost: Collection[TopicPartition]) -> None:
-        """The group has let this reader go: it must not claim them when it joins again, as kafka-python would."""
-        self._given_up.update(lost)
-        self._is_lost = True
-        for assignor in self._group._assignors.values():
-            assignor.member_assignment = None
-
     def _refuse(self, mine: Collection[TopicPartition]) -> None:
-        if not self._given_up.isdisjoint(mine):
+        if not self._changes.given_up.isdisjoint(mine):
             raise errors.CommitFailedError
 
     def _resume(self) -> None:
-        self._reader.resume(*(each for each in self._reader.assignment() if each.partition not in self._without))
+        self._reader.resume(
+            *(each for each in self._reader.assignment() if each.partition not in self._changes.without)
+        )
 
     def _poll(self, timeout_ms: float | None = None) -> bool:
         """In place of the coordinator's: a reader that has partitions goes on with them while the others join."""
@@ -158,3 +145,27 @@ class Membership(ConsumerRebalanceListener):  # type: ignore[misc]  # kafka-pyth
         """kafka-python 3.0.12 forgets for good that it was joining if a poll ends while it joins for new partitions."""
         if self.is_joining and not self._group.need_rejoin():
             self._group.request_rejoin()
+
+
+class _Changes(ConsumerRebalanceListener):  # type: ignore[misc]  # kafka-python has no types
+    """What the group gives and takes. Called on the consumer's own thread, while the reader waits for the group."""
+
+    def __init__(self, reader: Any) -> None:
+        self._reader = reader
+        self.without: frozenset[int] = frozenset()
+        self.given_up: set[TopicPartition] = set()
+        self.is_lost = False
+
+    def on_partitions_assigned(self, assigned: Collection[TopicPartition]) -> None:
+        """Before anything of them can be read."""
+        self._reader.pause(*(each for each in assigned if each.partition in self.without))
+
+    def on_partitions_revoked(self, revoked: Collection[TopicPartition]) -> None:
+        self.given_up.update(revoked)
+
+    def on_partitions_lost(self, lost: Collection[TopicPartition]) -> None:
+        """The group has let this reader go: it must not claim them when it joins again, as kafka-python would."""
+        self.given_up.update(lost)
+        self.is_lost = True
+        for assignor in self._reader._coordinator._assignors.values():
+            assignor.member_assignment = None

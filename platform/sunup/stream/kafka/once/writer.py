@@ -40,6 +40,9 @@ class Writer:
             KafkaProducer, transactional_id=transactional_id, value_serializer=Nullable(), **WRITER, **more
         )
         self._manager = self.producer._transaction_manager
+        self._added: set[TopicPartition] = set()  # partitions of the transaction, of which the manager knows
+        self._add = self._manager.maybe_add_partition_to_transaction
+        self._manager.maybe_add_partition_to_transaction = self._add_once
 
     def begin(self) -> None:
         """Become the one of this name. Before anybody reads: what the last one committed moves positions."""
@@ -79,6 +82,7 @@ class Writer:
     def _transact(
         self, outputs: Sequence[Output], offsets: Mapping[TopicPartition, Any], member: Any, until: float
     ) -> None:
+        self._added.clear()
         self.producer.begin_transaction()
         try:
             sent = self._send(outputs)
@@ -100,8 +104,16 @@ class Writer:
     def _send(self, outputs: Sequence[Output]) -> list[Any]:
         send = self.producer.send
         return [
-            send(topic, _NOTHING if value is None else value, key, [*headers]) for topic, key, value, headers in outputs
+            send(topic, _NOTHING if value is None else value, key, headers if type(headers) is list else [*headers])
+            for topic, key, value, headers in outputs
         ]
+
+    def _add_once(self, partition: TopicPartition) -> None:
+        """In place of the manager's, which takes its lock three times for every record: a tenth of what sending costs.
+        What it would raise meanwhile is raised at the end of the transaction."""
+        if partition not in self._added:
+            self._add(partition)
+            self._added.add(partition)
 
     def _flush(self, sent: Sequence[Any], until: float) -> None:
         if not sent:
