@@ -263,3 +263,28 @@ def test_a_removed_function_reads_no_more(scored: Scored) -> None:
     scored.deploy()
     scored.wait_for_zero()
     assert check_nothing_lost(scored, 20) == 0
+
+
+def test_one_worker_that_hangs_is_replaced_and_the_other_left_alone(engine: Engine) -> None:
+    scored = Scored(engine, EmbeddedTopics(engine.project.embedded_log), max_workers=2, idle_s=90.0)
+    scored.create()
+    scored.send(range(30_000))
+    scored.deploy()
+    until(lambda: len(scored.slots) == 2 and _read_by(scored) == 2, "two workers that read")
+    hung, other = scored.slots[0], scored.slots[1]
+    os.kill(hung, signal.SIGSTOP)
+    with Flow(scored, every=0.2) as flow:
+        flow.sent = scored.sent
+        until(lambda: scored.facts["state"] == "stalled", f"the stall to be seen, not {scored.facts}", 60.0)
+        assert "partition" in scored.facts["reason"]
+        until(lambda: hung not in scored.workers, "the hung one to be ended")
+        until(lambda: scored.slots.keys() == {0, 1}, "one in its slot")
+        assert scored.slots[1] == other
+        until(lambda: scored.facts["state"] == "running", "the stall to end")
+    until(scored.is_read, "everything to be read")
+    assert check_nothing_lost(scored, flow.sent) == 0
+
+
+def _read_by(scored: Scored) -> int:
+    """How many workers say that they read partitions."""
+    return len({one["worker"] for one in scored.facts["partitions"]} - {None})
