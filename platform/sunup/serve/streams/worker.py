@@ -5,7 +5,9 @@ It ends in order: no more records are taken, the batch in hand is scored and com
 
 import asyncio
 import gc
+import hashlib
 import logging
+import socket
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -36,6 +38,7 @@ from sunup.stream.open import open_broker
 from sunup.stream.scoring.deaths import Deaths
 
 _LOG: Final = logging.getLogger(__name__)
+MACHINE: Final = Path("/etc/machine-id")  # machine-id(5); some containers have none
 
 
 async def live(spec: dict[str, Any], fds: list[int], begun: float, kept: Executor | None) -> None:
@@ -117,7 +120,7 @@ class StreamWorker:
             function.lookup.on_failure = self._meter.store_failed
         pipeline.log = served_log(spec, function, self._meter.dropped)
         stream = Stream(declared.group, declared.input, declared.output, declared.dead_letter)
-        reader = Reader(f"{spec['function']}-{spec['slot']}", declared.guarantee == "exactly-once")
+        reader = Reader(f"{spec['function']}-{spec['slot']}-{_place(run)}", declared.guarantee == "exactly-once")
         self._loop = Loop(
             pipeline,
             codec=function.record_codec(spec["revision"]),
@@ -156,6 +159,13 @@ class StreamWorker:
                 loop.drain()
             case "share" if loop is not None:
                 loop.share(head["index"], head["count"], head["without"])
+
+
+def _place(run: Path) -> str:
+    """This engine among others that may read in the same group: two of one name would fence each other for ever. The
+    same after whatever restarts; in a pod the host's name is the pod's own."""
+    machine = MACHINE.read_text() if MACHINE.exists() else ""
+    return hashlib.sha256(f"{socket.gethostname()} {machine} {run}".encode()).hexdigest()[:8]
 
 
 def _records_max(function: Function) -> int:
