@@ -125,3 +125,20 @@ class Broker(Protocol):
     def close(self) -> None:
         """Leave the group and let go of everything. Does not commit. May be called after an error, and twice."""
         ...
+
+
+class Watch(Protocol):
+    """Somebody who looks at the lag of any number of streams of one broker, over the same connections. Constructing one
+    connects to nothing. One thread at a time; errors as of a Broker, after which it may be asked again."""
+
+    def lag(self, stream: Stream) -> Mapping[int, Lag]:
+        """See Broker.lag."""
+        ...
+
+    def forget(self, stream: Stream) -> None:
+        """It will not be asked for this one any more."""
+        ...
+
+    def close(self) -> None:
+        """Let go of everything. It connects again when it is asked again."""
+        ...

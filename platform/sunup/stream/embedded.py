@@ -272,3 +272,22 @@ def _started(pid: int) -> str:
     except OSError:
         return ""
     return "" if fields[0] in "ZX" else fields[19]
+
+
+class EmbeddedWatch:
+    """The lag of any number of streams of one log."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._brokers: dict[Stream, EmbeddedBroker] = {}
+
+    def lag(self, stream: Stream) -> Mapping[int, Lag]:
+        return self._brokers.setdefault(stream, EmbeddedBroker(self._path, stream)).lag()
+
+    def forget(self, stream: Stream) -> None:
+        if (broker := self._brokers.pop(stream, None)) is not None:
+            broker.close()
+
+    def close(self) -> None:
+        for stream in list(self._brokers):
+            self.forget(stream)

@@ -6,8 +6,8 @@ from typing import Final
 
 from sunup.settings import EMBEDDED, STREAM_BROKER
 from sunup.stream.admin import Admin
-from sunup.stream.broker import Broker, Reader, Stream
-from sunup.stream.embedded import EmbeddedBroker
+from sunup.stream.broker import Broker, Reader, Stream, Watch
+from sunup.stream.embedded import EmbeddedBroker, EmbeddedWatch
 from sunup.stream.embedded_admin import EmbeddedAdmin
 
 ONLOOKER: Final = Reader("onlooker", exactly_once=False)  # for those who ask for the lag only
@@ -25,6 +25,17 @@ def open_broker(settings: Mapping[str, str], stream: Stream, log: Path, reader: 
     from sunup.stream.kafka.security import security  # ssl: the same
 
     return KafkaBroker(url, stream, reader, security(settings))
+
+
+def open_watch(settings: Mapping[str, str], log: Path) -> Watch:
+    """Who looks at the lag of streams of that broker."""
+    url = settings[STREAM_BROKER]
+    if url == EMBEDDED:
+        return EmbeddedWatch(log)
+    from sunup.stream.kafka.onlooker import KafkaWatch  # its client costs tens of ms to import
+    from sunup.stream.kafka.security import security  # ssl: the same
+
+    return KafkaWatch(url, security(settings))
 
 
 def open_admin(settings: Mapping[str, str], log: Path) -> Admin:

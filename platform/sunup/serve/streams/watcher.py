@@ -18,8 +18,8 @@ from sunup.limits import STREAM_RETRY_SECONDS_MAX, STREAM_WATCH_SECONDS, STREAM_
 from sunup.link.channel import Channel, Message
 from sunup.serve.attached import Attached
 from sunup.settings import EMBEDDED_LOG
-from sunup.stream.broker import Broker, BrokerError, Lag, Stream, Trouble
-from sunup.stream.open import open_broker
+from sunup.stream.broker import BrokerError, Lag, Stream, Trouble, Watch
+from sunup.stream.open import open_watch
 
 _LOG: Final = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -32,14 +32,24 @@ async def live(spec: dict[str, Any], fds: list[int], begun: float, _: Executor |
     await attached.ended.wait()
 
 
+class Lane:
+    """The streams of one broker: looked at one after another, so that one that hangs delays only its like."""
+
+    def __init__(self, watch: Watch) -> None:
+        self.watch = watch
+        self.lock = asyncio.Lock()
+        self.streams = 0
+
+
 class Watcher:
-    """One task per stream. Brokers block, so they are asked in a few threads: one that hangs delays only its like."""
+    """One task per stream, one lane per broker. Brokers block, so they are asked in a few threads."""
 
     def __init__(self, spec: Mapping[str, Any], fds: list[int]) -> None:
         self.attached = Attached(spec, fds, self._heard)
         self._log = Path(spec["run"]).parent / EMBEDDED_LOG
         self._threads = ThreadPoolExecutor(STREAM_WATCHERS_MAX)
         self._watched: dict[str, tuple[asyncio.Event, asyncio.Task[None]]] = {}
+        self._lanes: dict[tuple[tuple[str, str], ...], Lane] = {}
 
     def __repr__(self) -> str:
         return f"Watcher({', '.join(self._watched)})"
@@ -66,32 +76,38 @@ class Watcher:
         """Look at one stream until told to stop; say what changed."""
         said: dict[str, Any] = {}
         pause = STREAM_WATCH_SECONDS
-        broker = open_broker(settings, stream, self._log)
+        key = tuple(sorted(settings.items()))
+        lane = self._lanes.get(key) or self._lanes.setdefault(key, Lane(open_watch(settings, self._log)))
+        lane.streams += 1
         while not stop.is_set():
             try:
-                seen = _facts(await self._do(partial(_lag, broker)))
+                seen = _facts(await self._do(lane, partial(_lag, lane.watch, stream)))
                 pause = STREAM_WATCH_SECONDS
             except BrokerError as error:
                 if said.get("reason") != error.message:
                     _LOG.warning("%s: %s: %s", function, error.trouble.value, error.message, exc_info=error.__cause__)
                 seen = {"trouble": error.trouble.value, "reason": error.message, "partitions": {}}
-                await self._do(broker.close)
-                broker = open_broker(settings, stream, self._log)
                 pause = min(STREAM_RETRY_SECONDS_MAX, 2 * pause)
             if seen != said and not stop.is_set():
                 self.attached.tell({"op": "lag", "function": function, **seen})
                 said = seen
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(stop.wait(), pause)  # brokers do not call: this is the period of looking
-        await self._do(broker.close)
+        lane.streams -= 1
+        if lane.streams:
+            await self._do(lane, partial(lane.watch.forget, stream))
+        else:
+            del self._lanes[key]
+            await self._do(lane, lane.watch.close)
 
-    async def _do(self, call: Callable[[], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._threads, call)
+    async def _do(self, lane: Lane, call: Callable[[], T]) -> T:
+        async with lane.lock:
+            return await asyncio.get_running_loop().run_in_executor(self._threads, call)
 
 
-def _lag(broker: Broker) -> Mapping[int, Lag]:
+def _lag(watch: Watch, stream: Stream) -> Mapping[int, Lag]:
     try:
-        return broker.lag()
+        return watch.lag(stream)
     except BrokerError:
         raise
     except Exception as error:  # a bug; the other streams are watched on, and this one says what it is

@@ -1,7 +1,8 @@
 """How far a group is behind, seen from outside of it, with kafka-python."""
 
+import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from kafka import KafkaAdminClient, KafkaConsumer, errors
@@ -10,9 +11,13 @@ from kafka.structs import TopicPartition
 
 from sunup import limits
 from sunup.limits import STREAM_BROKER_SECONDS_MAX
-from sunup.stream.broker import Lag, Stream
+from sunup.stream.broker import BrokerError, Lag, Stream, Trouble
 from sunup.stream.kafka.clients import MS, READER, Clients
+from sunup.stream.kafka.explained import told
+from sunup.stream.kafka.security import OPEN, Security
 from sunup.stream.kafka.words import Words
+
+_log = logging.getLogger("sunup.stream")
 
 LOOK_SECONDS: Final = 2.0  # s between looks at the topics, and of a reader without records at whether all is well
 
@@ -91,3 +96,60 @@ class Onlooker:
                 raise error(topic)
         numbers = sorted(one["partition_index"] for one in found[self._stream.input]["partitions"])
         return [TopicPartition(self._stream.input, number) for number in numbers]
+
+
+class KafkaWatch:
+    """The lag of many streams of one cluster, over the same few connections. `security`: see Clients."""
+
+    def __init__(self, servers: str, security: Security = OPEN) -> None:
+        self._servers = servers
+        self._clients = _Shared(servers, "sunup-watcher", security)
+        self._onlookers: dict[Stream, Onlooker] = {}
+        self._away: BrokerError | None = None  # what is said of every stream, while no broker answers
+        self._ask_at = 0.0  # monotonic seconds, when one is asked again
+
+    def lag(self, stream: Stream) -> Mapping[int, Lag]:
+        if self._away is not None and time.monotonic() < self._ask_at:
+            raise self._away
+        words = Words(self._servers, stream)
+        onlooker = self._onlookers.setdefault(stream, Onlooker(self._clients, stream, words))
+        try:
+            with told(words):
+                lag = onlooker.lag()
+        except BrokerError as error:
+            if error.trouble in (Trouble.UNREACHABLE, Trouble.FAILED) and error.__cause__ is not None:
+                self.close()  # it was the clients that failed
+            if error.trouble is Trouble.UNREACHABLE:  # it takes seconds to find out: not for each stream again
+                self._away, self._ask_at = error, time.monotonic() + LOOK_SECONDS / 2
+            self.forget(stream)
+            raise
+        self._away = None
+        return lag
+
+    def forget(self, stream: Stream) -> None:
+        self._onlookers.pop(stream, None)
+
+    def close(self) -> None:
+        self._onlookers.clear()  # they know the clients
+        self._clients.close()
+
+
+class _Shared(Clients):
+    """One client of each kind, for whoever asks for it."""
+
+    def __init__(self, servers: str, name: str, security: Security) -> None:
+        super().__init__(servers, name, security)
+        self._opened: dict[Callable[..., Any], Any] = {}
+
+    def open(self, make: Callable[..., Any], **settings: Any) -> Any:
+        if make not in self._opened:
+            self._opened[make] = super().open(make, **settings)
+        return self._opened[make]
+
+    def close(self) -> None:
+        opened, self._opened = list(self._opened.values()), {}
+        for client in opened:
+            try:
+                client.close()
+            except Exception:  # most likely what it is closed for
+                _log.debug("while closing", exc_info=True)
