@@ -189,6 +189,7 @@ FOLLOW_REASON_CHARS_MAX: Final = 500  # characters of what is told about one fun
 
 # --- Streams --------------------------------------------------------------------------------------------------------
 STREAM_BATCH_RECORDS_MAX: Final = 1000  # records polled, scored in one run and committed together
+STREAM_FIRST_RECORDS_MAX: Final = 32  # records of a worker's first batch; doubled as long as calls are quick
 STREAM_BATCH_BYTES_MAX: Final = 16 * 1024**2  # bytes of values fetched at a time; bounds memory where records are large
 STREAM_RUN_SECONDS_MAX: Final = 1.0  # s of model run a batch is cut to, as the model was measured to cost
 STREAM_BATCH_SECONDS_MAX: Final = 10.0  # s a batch may take from decoding to scores; then it is tried again

@@ -132,6 +132,7 @@ class Bench:
         self.topics = topics or Topics()
         self.at = at or Faults()
         self.atomic = atomic
+        self.batch = 7
         self.function = function()
         self.model: Any = self.function.executor
         self.clock: Clock = ManualClock(wall=1_700_000_000.0)
@@ -141,7 +142,7 @@ class Bench:
         self.event_loop = asyncio.get_running_loop()
 
     def open_broker(self) -> Broker:
-        self.brokers.append(ListBroker(self.topics, self.at, atomic=self.atomic))
+        self.brokers.append(ListBroker(self.topics, self.at, atomic=self.atomic, batch=self.batch))
         return self.brokers[-1]
 
     def make(

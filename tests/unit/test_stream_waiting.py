@@ -1,3 +1,4 @@
+# Longer than 300 lines: each way a call can fail, for now and for good, and how batches follow what calls take.
 """What fails for now is tried again, what fails for good becomes a dead letter alone."""
 
 import asyncio
@@ -138,15 +139,30 @@ def test_a_group_that_is_lost_while_it_waits_has_the_batch_read_again(monkeypatc
     bench(test, at=Faults(("keep", lost)))
 
 
-def test_calls_that_take_too_long_are_made_smaller_for_good() -> None:
+def test_batches_follow_what_calls_take() -> None:
+    async def test(one: Bench) -> None:
+        one.pipeline = script = Script(one.pipeline, [])  # type: ignore[assignment]
+        seconds = iter([0.1, 0.1, 0.1, 2.0, 0.8, 0.8, 0.4, 0.4])
+        script.each = lambda: one.clock.advance(next(seconds, 0.1))  # type: ignore[attr-defined]
+        one.batch = 5000
+        for amount in range(1200):
+            one.topics.add(body(amount=amount))
+        await one.finish()
+        assert script.sizes == [32, 64, 128, 256, 128, 128, 128, 256, 80]
+        assert len(one.topics.of(STREAM.output)) == 1200
+
+    bench(test)
+
+
+def test_calls_that_take_too_long_are_made_smaller() -> None:
     async def test(one: Bench) -> None:
         late = DeadlineExceeded("late")
         one.pipeline = script = Script(one.pipeline, [late, late])  # type: ignore[assignment]
-        for amount in range(14):
+        for amount in range(7):
             one.topics.add(body(amount=amount))
         await one.finish()
-        assert script.sizes == [7, 3, *[1] * 14]
-        assert [json.loads(o.value or b"") for o in one.topics.written] == [prediction(amount) for amount in range(14)]
+        assert script.sizes == [7, 3, 1, 1, 1, 1, 1, 1, 1]
+        assert [json.loads(o.value or b"") for o in one.topics.written] == [prediction(amount) for amount in range(7)]
 
     bench(test)
 

@@ -71,11 +71,10 @@ class Loop:
     ) -> None:
         self._open_broker = open_broker
         self._stream = stream
-        self._records_max = records_max  # in one batch
         self._teller = teller
         self._clock = clock or SystemClock()
         self._reading = Reading(codec, content)
-        self._scorer = Scorer(pipeline, codec, self, self._clock)
+        self._scorer = Scorer(pipeline, codec, self, self._clock, records_max)
         signature = {"function": function, "revision": str(revision)}
         outgoing = Outgoing(f"/functions/{function}", {"revision": str(revision), "model": model})
         self._writing = Writing(stream.output, outgoing, Letters(stream.dead_letter, signature))
@@ -155,6 +154,7 @@ class Loop:
 
     async def _one_by_one(self, records: Sequence[Record], deaths: Deaths) -> Batch:
         """Workers died with this batch: which record is it?"""
+        self._tell(Trouble.WAITING, "a worker died with these records: they are scored one by one")
         batch = Batch(records, [], [], [])
         for at, record in enumerate(records):
             died = deaths.alone(record)
@@ -203,7 +203,7 @@ class Loop:
         if share != self._joined:
             self._broker.join(*share)
             self._joined = share
-        return self._broker.poll(limits.STREAM_POLL_SECONDS, self._records_max)
+        return self._broker.poll(limits.STREAM_POLL_SECONDS, self._scorer.records_max)
 
     def _keep(self) -> None:
         assert self._broker is not None

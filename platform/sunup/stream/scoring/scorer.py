@@ -5,7 +5,6 @@ What fails for now is tried again with growing pauses, and holds its batch: orde
 down for minutes makes no dead letters.
 """
 
-import sys
 from collections import Counter
 from collections.abc import Sequence
 from typing import Protocol
@@ -36,14 +35,18 @@ class Patience(Protocol):
 
 
 class Scorer:
-    """Scores batches of one loop."""
+    """Scores batches of one loop. `records_max`: of one batch, if calls are quick."""
 
-    def __init__(self, pipeline: Pipeline, codec: RecordCodec, patience: Patience, clock: Clock) -> None:
+    def __init__(
+        self, pipeline: Pipeline, codec: RecordCodec, patience: Patience, clock: Clock, records_max: int
+    ) -> None:
         self._pipeline = pipeline
         self._codec = codec
         self._patience = patience
         self._clock = clock
-        self._rows_max = sys.maxsize  # of one call; less once one took too long
+        self._most = records_max
+        # What a batch should hold: begins low, for nobody knows what a handler.py costs; follows what calls take.
+        self.records_max = min(records_max, limits.STREAM_FIRST_RECORDS_MAX)
 
     def __repr__(self) -> str:
         return f"Scorer({self._pipeline!r})"
@@ -79,7 +82,7 @@ class Scorer:
 
     async def _answer(self, batch: Batch, places: Sequence[int]) -> Sequence[bytes | CallError]:
         """An answer for each of `places`: in one call, in several where that took too long before."""
-        if len(places) <= (size := self._rows_max):
+        if len(places) <= (size := self.records_max):
             return await self._call(batch, places)
         answers: list[bytes | CallError] = []
         for start in range(0, len(places), size):
@@ -91,19 +94,30 @@ class Scorer:
 
     async def _call(self, batch: Batch, places: Sequence[int]) -> Sequence[bytes | CallError]:
         """The same in one call; where a run failed for good, in one each."""
+        began = self._clock.now()
         try:
-            return await self._predict(batch, places)
+            found = await self._predict(batch, places)
         except CallError as error:
             if isinstance(error, DeadlineExceeded):
-                self._rows_max = max(1, len(places) // 2)
+                self.records_max = max(1, len(places) // 2)
             if error.retry or len(places) == 1:
                 return [error] * len(places)
+        else:
+            self._learn(len(places), self._clock.now() - began)
+            return found
         # One row may have failed the run for all of them: each runs again by itself, so only that one fails.
-        answers: list[bytes | CallError] = []
+        singles: list[bytes | CallError] = []
         for at in places:
-            answers += await self._call(batch, [at])
+            singles += await self._call(batch, [at])
             await self._patience.stay()  # a call may have waited for nothing, and others use this event loop
-        return answers
+        return singles
+
+    def _learn(self, records: int, seconds: float) -> None:
+        """A call took so long: batches are to take half of STREAM_RUN_SECONDS_MAX to all of it."""
+        if seconds > limits.STREAM_RUN_SECONDS_MAX:
+            self.records_max = max(1, int(records * limits.STREAM_RUN_SECONDS_MAX / seconds))
+        elif records >= self.records_max and seconds < limits.STREAM_RUN_SECONDS_MAX / 2:
+            self.records_max = min(2 * records, self._most)
 
     async def _predict(self, batch: Batch, places: Sequence[int]) -> Sequence[bytes | CallError]:
         names = [place(batch.records[at]).decode() for at in (places if self._pipeline.log else places[:1])]
