@@ -44,6 +44,12 @@ class KafkaServer:
     def servers(self) -> str:
         return f"127.0.0.1:{self.port}"
 
+    @property
+    def pid(self) -> int:
+        """Of the running broker."""
+        assert self._process is not None
+        return self._process.pid
+
     def start(self) -> None:
         """Start on the same port as before, with the data of before, and wait until a request is answered."""
         need_kafka()

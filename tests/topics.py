@@ -152,11 +152,10 @@ class Scored:
         self.scale = Scale(idle_s=more.pop("idle_s", 1.0))
         self.stream = StreamSpec(
             broker=topics.broker,
-            input=f"{name}-in",
             output=f"{name}-out",
             dead_letter=f"{name}-dead",
             group=f"{name}-group",
-            **more,
+            **{"input": f"{name}-in", **more},
         )
         self.settings = settings or {}
         self.factor = factor

@@ -80,7 +80,7 @@ class Chaos:
     def __init__(self, scored: Scored, plan: Plan, server: KafkaServer | None = None) -> None:
         self.outcome = Outcome()
         self._scored = scored
-        self._plan = plan
+        self.plan = plan
         self._server = server
         self._draw = random.Random(plan.seed)
         self._codes: dict[bytes, str] = {}  # of malformed records
@@ -89,7 +89,7 @@ class Chaos:
 
     def run(self) -> Outcome:
         """To the end, or AssertionError with an account of everything. The outcome's faults are not judged here."""
-        plan, scored = self._plan, self._scored
+        plan, scored = self.plan, self._scored
         scored.create(plan.partitions)
         self._deploy(2.0)
         self._begun = time.monotonic()
@@ -111,7 +111,7 @@ class Chaos:
             ("done", lambda: f"{self.outcome.kills} kills, {self.outcome.acts}, after {self._since():.0f} s"),
             ("engine", lambda: json.dumps(scored.engine.status(scored.name)["functions"][0])),
             ("positions and ends", lambda: scored.topics.positions(scored.stream.group, scored.stream.input)),
-            ("stable and ends of the output", self._unsettled),
+            ("open transactions", self._unsettled),
             ("records", self._judged),
             ("log", lambda: _tail(scored.engine.project.logs / f"{scored.name}.log")),
             ("watcher", lambda: _tail(scored.engine.project.logs / "watcher.log")),
@@ -126,7 +126,7 @@ class Chaos:
     # --- What happens -------------------------------------------------------------------------------------------------
 
     def _steps(self) -> None:
-        plan = self._plan
+        plan = self.plan
         cuts = [0, int(plan.head * plan.records)]
         rest = plan.records - cuts[1]
         cuts += [cuts[1] + rest * (step + 1) // plan.kills for step in range(plan.kills)]
@@ -139,7 +139,7 @@ class Chaos:
                 time.sleep(self._draw.uniform(*plan.calm))
 
     def _step(self, step: int) -> None:
-        plan = self._plan
+        plan = self.plan
         time.sleep(self._draw.uniform(*plan.moment))  # nobody can foresee it
         self._kill_worker()
         if step == plan.step(plan.watcher_at):
@@ -154,7 +154,7 @@ class Chaos:
 
     def _write(self, send: Callable[[Iterable[Entry]], None], numbers: range) -> None:
         written = []
-        for one, code in entries(numbers, self._plan.bad):
+        for one, code in entries(numbers, self.plan.bad):
             written.append(one)
             if code is not None:
                 self._codes[one[0] or b""] = code
@@ -204,11 +204,12 @@ class Chaos:
     def _is_done(self) -> bool:
         return self._scored.is_read() and not self._scored.workers
 
-    def _unsettled(self) -> dict[int, tuple[int, int]]:
+    def _unsettled(self) -> dict[tuple[str, int], tuple[int, int]]:
         if self._server is None:
             return {}
-        ends = settled(self._server.servers, self._scored.stream.output)
-        return {partition: ends for partition, ends in ends.items() if ends[0] != ends[1]}
+        topics = self._scored.stream.output, self._scored.stream.dead_letter
+        found = {(topic, at): ends for topic in topics for at, ends in settled(self._server.servers, topic).items()}
+        return {place: (stable, end) for place, (stable, end) in found.items() if stable != end}
 
     def _settle(self) -> None:
         try:
@@ -236,7 +237,7 @@ class Chaos:
         self.outcome.letters = ledger.letters
 
     def _wait(self, condition: Callable[[], bool], what: str) -> None:
-        until(condition, what, max(0.0, self._plan.seconds_max - self._since()))
+        until(condition, what, max(0.0, self.plan.seconds_max - self._since()))
 
     def _since(self) -> float:
         return time.monotonic() - self._begun

@@ -16,7 +16,7 @@ pytestmark = [
 SMALL = Plan(
     records=90_000, kills=8, seconds_max=90.0, calm=(0.3, 0.8), moment=(0.0, 0.2), bad=0.01, head=0.6, partitions=4
 )
-LARGE = Plan(records=100_000, kills=9, seconds_max=180.0, calm=(0.7, 1.4), bad=0.01)
+LARGE = Plan(records=100_000, kills=9, seconds_max=240.0, calm=(0.7, 1.4), bad=0.01)
 
 
 @pytest.fixture(autouse=True)
@@ -39,3 +39,6 @@ def check(chaos: Chaos) -> None:
     outcome = chaos.run()
     print(outcome.line())
     assert not outcome.faults, f"{outcome.faults}\n{chaos.account()}"
+    assert outcome.kills >= chaos.plan.kills
+    assert len(outcome.revisions) == 2
+    assert outcome.letters == chaos.plan.bad * chaos.plan.records
