@@ -163,6 +163,12 @@ class FeaturesUnread(FeaturesMissing):
         super().__init__(message, hint="The feature store does not answer.")
 
 
+class SchemasUnavailable(Unavailable):
+    """The registry that has a record's schema does not answer, or not as one."""
+
+    code = "schema_registry"
+
+
 _MLFLOW_CODES = {401: "UNAUTHENTICATED", 403: "PERMISSION_DENIED", 404: "RESOURCE_DOES_NOT_EXIST"}
 
 

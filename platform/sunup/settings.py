@@ -11,6 +11,7 @@ STATE = ".sunup"
 EMBEDDED_LOG = "log.db"
 STREAM_BROKER = "stream_broker"  # the setting of a revision that says where its topics are: host:port,... or EMBEDDED
 STREAM_SECURITY = "stream_security"  # the same: how Kafka lets its workers in, a stream.kafka.security.Security as JSON
+SCHEMA_REGISTRY = "schema_registry"  # the same: where schemas of records are, a wire.confluent.registry.Address as JSON
 EMBEDDED = "embedded"
 TAKES = "takes"  # the setting of a revision whose workers need more than others: PICTURES
 PICTURES = "pictures"

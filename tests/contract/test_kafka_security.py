@@ -36,7 +36,9 @@ def opened(stream: Stream, tmp_path: Path) -> Iterator[Open]:
 
     def another(servers: str, given: Security) -> Broker:
         told = {STREAM_SECURITY: msgspec.json.encode(given).decode()} if given != OPEN else {}
-        brokers.append(open_broker({STREAM_BROKER: servers, **told}, stream, tmp_path / "log.db", somebody()))
+        brokers.append(
+            open_broker({STREAM_BROKER: servers, **told}, stream, tmp_path / "log.db", somebody(exactly_once=True))
+        )
         return brokers[-1]
 
     yield another
@@ -82,7 +84,7 @@ def test_records_go_in_and_out(way: str, secured_kafka: SecuredKafka, stream: St
     while len(found) < 20:
         assert time.monotonic() < until
         found += broker.poll(0.2)
-    broker.commit([Output(stream.output, record.key, record.value, []) for record in found])
+    broker.commit([Output(stream.output, record.key, record.value, []) for record in found])  # in one transaction
     assert {record.value for record in read_all(secured_kafka.servers, stream.output)} == {b"%d" % n for n in range(20)}
     assert sum(lag.records for lag in broker.lag().values()) == 0
 

@@ -23,6 +23,7 @@ from sunup.stream.broker import Broker, Output, Trouble
 from sunup.stream.loop import Loop
 from sunup.stream.scoring.deaths import Deaths
 from sunup.types import Decision, Field, ResponseField, Tensor
+from sunup.wire.confluent.schemas import Schemas
 
 REQUEST = (Field("card_id", "int64"), Field("amount", "float64"))
 __all__ = ["STEPS", "STREAM", "Faults", "ListBroker", "Topics"]
@@ -138,6 +139,7 @@ class Bench:
         self.clock: Clock = ManualClock(wall=1_700_000_000.0)
         self.pipeline = Pipeline(self.function, clock=self.clock)
         self.told = Told()
+        self.schemas: Schemas | None = None
         self.brokers: list[ListBroker] = []
         self.event_loop = asyncio.get_running_loop()
 
@@ -159,6 +161,7 @@ class Bench:
             model="fraud/3",
             teller=self.told,
             deaths=deaths,
+            schemas=self.schemas,
             clock=self.clock,
         )
         return self.loop

@@ -13,9 +13,10 @@ from sunup.bundle.manifest import SecuritySpec, StreamSpec
 from sunup.cli.streams.broker import broker_settings
 from sunup.errors import UsageError
 from sunup.secret import Secret
-from sunup.settings import STREAM_BROKER, STREAM_SECURITY, Settings
+from sunup.settings import SCHEMA_REGISTRY, STREAM_BROKER, STREAM_SECURITY, Settings
 from sunup.stream.broker import BrokerError, Trouble
 from sunup.stream.kafka.security import OPEN, Security, for_confluent, for_kafka_python, security
+from sunup.wire.confluent.registry import Address
 
 HEAD = '[stream]\nbroker = "a:1"\ninput = "in"\n\n[stream.security]\n'
 SASL = """protocol = "SASL_SSL"
@@ -52,7 +53,8 @@ def test_a_declaration_is_read_and_written_back() -> None:
 
 def test_a_stream_of_an_older_bundle_has_none() -> None:
     older = b'{"broker":"a:1","input":"in","output":"out"}'
-    assert msgspec.json.decode(older, type=StreamSpec).security is None
+    found = msgspec.json.decode(older, type=StreamSpec)
+    assert (found.security, found.schema_registry) == (None, "")
 
 
 @pytest.mark.parametrize(
@@ -147,6 +149,49 @@ def test_without_the_table_there_is_neither_tls_nor_sasl() -> None:
 def test_the_embedded_log_is_told_nothing_of_a_broker_it_stands_for() -> None:
     spec = msgspec.structs.replace(declared(SASL), broker="env:KAFKA or embedded")
     assert broker_settings(spec, ENVIRONMENT, Path("/project"))[0] == {STREAM_BROKER: "embedded"}
+
+
+# --- The schema registry ----------------------------------------------------------------------------------------------
+
+
+def with_registry(given: str, more: str = "") -> StreamSpec:
+    text = f'[stream]\nbroker = "embedded"\ninput = "in"\nschema_registry = "{given}"\n{more}'
+    spec = parse(text, source="x", name="fraud")
+    assert parse(write(spec), source="x", name="fraud") == spec
+    assert spec.stream is not None
+    return spec.stream
+
+
+def address(stream: StreamSpec, environment: Mapping[str, str]) -> Address:
+    settings, note = broker_settings(stream, environment, Path("/project"))
+    assert WORD not in note
+    return msgspec.json.decode(settings[SCHEMA_REGISTRY], type=Address)
+
+
+def test_a_schema_registry_is_where_its_url_or_reference_says() -> None:
+    url = "https://registry.example:8081/apis/ccompat/v7"
+    assert address(with_registry(url), {}) == Address(Secret(url))
+    assert (
+        address(with_registry("env:REGISTRY"), {"REGISTRY": f"https://u:{WORD}@r"}).url.read() == f"https://u:{WORD}@r"
+    )
+    assert address(with_registry("file:/run/registry"), {}) == Address(Secret(file="/run/registry"))
+    with pytest.raises(UsageError, match="schema_registry is env:REGISTRY, and REGISTRY is not set"):
+        address(with_registry("env:REGISTRY"), {})
+    assert SCHEMA_REGISTRY not in broker_settings(StreamSpec("embedded", "in"), {}, Path("/project"))[0]
+
+
+@pytest.mark.parametrize("given", ["https://user:correct horse@host", "registry:8081", "ftp://host", "env:", "http://"])
+def test_a_schema_registry_that_is_none_or_has_a_password_is_refused(given: str) -> None:
+    with pytest.raises(UsageError, match=r"line 4: \[stream\] schema_registry") as refused:
+        with_registry(given)
+    assert WORD not in refused.value.message
+
+
+def test_confluents_form_needs_a_registry() -> None:
+    assert with_registry("env:X", 'content = "confluent"\n').content == "confluent"
+    text = '[stream]\nbroker = "embedded"\ninput = "in"\ncontent = "confluent"\n'
+    with pytest.raises(UsageError, match=r"line 4.*needs schema_registry"):
+        parse(text, source="x", name="fraud")
 
 
 # --- Nobody is shown them ---------------------------------------------------------------------------------------------

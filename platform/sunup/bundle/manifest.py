@@ -82,19 +82,24 @@ class SecuritySpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class StreamSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """[stream] of function.toml. `broker`: "host:port,host:port", "env:NAME" (the deployer's environment), "embedded",
-    or "env:NAME or embedded". `output`, `dead_letter` and `group` (what remembers how far the function has read)
-    default to <function>-scores, <function>-dead and sunup-<function>."""
+    """[stream] of function.toml.
+
+    `broker`: "host:port,host:port", "env:NAME" (the deployer's environment), "embedded", or "env:NAME or embedded".
+    `output`, `dead_letter` and `group` (what remembers how far the function has read) default to <function>-scores,
+    <function>-dead and sunup-<function>. `schema_registry`: where schemas of records in Confluent's wire format are, a
+    URL without a password, "env:NAME" or "file:/path"; "" for none.
+    """
 
     broker: str
     input: Annotated[str, msgspec.Meta(pattern=_TOPIC, min_length=1)]
     output: Annotated[str, msgspec.Meta(pattern=_TOPIC)] = ""
     dead_letter: Annotated[str, msgspec.Meta(pattern=_TOPIC)] = ""
     group: Annotated[str, msgspec.Meta(pattern=_TOPIC)] = ""
-    content: Literal["auto", "json", "cloudevent", "image"] = "auto"
+    content: Literal["auto", "json", "cloudevent", "image", "confluent"] = "auto"
     guarantee: Literal["exactly-once", "at-least-once"] = "exactly-once"
     max_workers: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 4
     security: SecuritySpec | None = None
+    schema_registry: str = ""
 
 
 class HandlerSpec(msgspec.Struct, frozen=True):

@@ -12,7 +12,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Final, Protocol, TypeVar
+from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 
 from sunup import limits
 from sunup.clock import Clock, SystemClock
@@ -25,6 +25,9 @@ from sunup.stream.scoring.letters import Letters
 from sunup.stream.scoring.scorer import Scorer
 from sunup.wire.cloudevent import Outgoing
 from sunup.wire.record import RecordCodec
+
+if TYPE_CHECKING:
+    from sunup.wire.confluent.schemas import Schemas  # http and ssl, for workers whose records need a registry
 
 _LOG: Final = logging.getLogger(__name__)
 _REFUSALS: Final = (Trouble.TOPIC_MISSING, Trouble.NOT_PERMITTED)
@@ -48,7 +51,8 @@ class Loop:
     """Scores one stream with one revision of a function. Belongs to one event loop; is run once.
 
     `content`: how records are read, see wire.cloudevent. `model`: "name/version", for the outputs' headers.
-    `deaths`: what the workers before died with, if that is known; `clock`: the pipeline's. Reader 0 of 1 until `share`
+    `deaths`: what the workers before died with, if that is known; `schemas`: of records in Confluent's wire format,
+    None without a registry; `clock`: the pipeline's. Reader 0 of 1 until `share`
     says otherwise. The pipeline must stay open until `run` has returned: one that is closed before refuses records,
     which then become dead letters.
     """
@@ -67,13 +71,15 @@ class Loop:
         teller: Teller,
         records_max: int = limits.STREAM_BATCH_RECORDS_MAX,
         deaths: Deaths | None = None,
+        schemas: "Schemas | None" = None,
         clock: Clock | None = None,
     ) -> None:
         self._open_broker = open_broker
         self._stream = stream
         self._teller = teller
         self._clock = clock or SystemClock()
-        self._reading = Reading(codec, content)
+        self._schemas = schemas
+        self._reading = Reading(codec, content, schemas)
         self._scorer = Scorer(pipeline, codec, self, self._clock, records_max)
         signature = {"function": function, "revision": str(revision)}
         outgoing = Outgoing(f"/functions/{function}", {"revision": str(revision), "model": model})
@@ -144,9 +150,15 @@ class Loop:
 
     async def _scored(self, records: Sequence[Record]) -> Batch | None:
         """None: given up, because of `drain`."""
+        if self._schemas is not None and not await self._schemas.learn([one.value for one in records], self):
+            return None
         if self._deaths is not None and self._deaths.take(records):
             batch = await self._one_by_one(records, self._deaths)
-            again = [at for at, error in enumerate(batch.answers) if isinstance(error, CallError) and error.retry]
+            again = [
+                at
+                for at, (row, error) in enumerate(zip(batch.rows, batch.answers, strict=True))
+                if row is not None and isinstance(error, CallError) and error.retry
+            ]
         else:
             batch = self._reading.read(records)
             again = [at for at, row in enumerate(batch.rows) if row is not None]

@@ -18,22 +18,26 @@ from msgspec.json import Decoder
 
 from sunup.errors import BadRequest
 from sunup.wire.codec import ANY_IMAGE, image_type
+from sunup.wire.framed import is_framed
 from sunup.wire.refusal import MALFORMED, malformed
 
 Headers: TypeAlias = Sequence[tuple[str, bytes]]
 
+FRAMED: Final = "confluent"  # the kind of data in Confluent's wire format, see wire.confluent
 TYPE: Final = "dev.sunup.prediction"  # of the events we write
 
 _EVENT: Final = b"application/cloudevents"  # how a content type begins that means structured mode
 _VERSION: Final = re.compile(rb"1\.\d+")
 _TRACE: Final = re.compile(rb"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")  # W3C Trace Context
 _REQUIRED: Final = ("id", "source", "type")
+_SCHEMA_HEADER: Final = "__value_schema_id"  # where Confluent's newer serializers may put a schema's GUID
 
 
 class Event(NamedTuple):
     """A record's data, not yet decoded; the event's id, if it is one; a valid W3C traceparent, if any.
 
-    `kind`: "" for JSON, else the content type of an image; "image/*" where nothing says which.
+    `kind`: "" for JSON, FRAMED for Confluent's wire format, else the content type of an image; "image/*" where nothing
+    says which.
     """
 
     data: bytes
@@ -55,18 +59,22 @@ class _Structured(msgspec.Struct):
     traceparent: Any = None  # of another type it is no reason to refuse the event
 
 
-def read(value: bytes | None, headers: Headers, content: str) -> Event:
+def read(value: bytes | None, headers: Headers, content: str) -> Event:  # noqa: PLR0911 - one for each form
     """What a record holds. Header names are compared case-insensitively; of equal ones the last counts.
 
     "auto": a CloudEvent if the headers say so, else the value is the data, an image where content-type says so; "json":
     the value is the data whatever the headers say; "image": the value is an image, alone or as a CloudEvent in binary
-    mode; "cloudevent": anything but an event is refused.
+    mode; "cloudevent": anything but an event is refused; "confluent": anything but Confluent's wire format is, which
+    "auto" knows by its zero byte, and which may be the data of an event in binary mode.
 
-    Raises BadRequest with one of the codes empty_value, not_cloudevent, unsupported_specversion, missing_attribute,
-    wrong_type, unsupported_media_type, ambiguous_data, invalid_base64 and invalid_json.
+    Raises BadRequest with one of the codes empty_value, not_cloudevent, not_confluent, unsupported_schema_id,
+    unsupported_specversion, missing_attribute, wrong_type, unsupported_media_type, ambiguous_data, invalid_base64 and
+    invalid_json.
     """
     if not value:
         raise BadRequest("the record has no value; send the function's fields as a JSON object", code="empty_value")
+    if content == "confluent" or (value[0] == 0 and content == "auto" and is_framed(value)):
+        return _framed(value, headers)
     if not headers and content != "cloudevent":
         return Event(value, None, None, ANY_IMAGE if content == "image" else "")
     named = {name.lower(): given for name, given in headers}
@@ -82,6 +90,8 @@ def read(value: bytes | None, headers: Headers, content: str) -> Event:
     if "ce_specversion" in named:
         return _binary(value, named, kind, trace)
     if content == "auto":
+        if _SCHEMA_HEADER in named and value[:1] != b"{":
+            raise _unread_header()
         return Event(value, None, trace, image_type(kind))
     raise BadRequest(
         "the record is no CloudEvent; send the headers ce_specversion, ce_id, ce_source and ce_type, "
@@ -142,6 +152,29 @@ def _binary(value: bytes, named: Mapping[str, bytes], kind: bytes, trace: str | 
         return Event(value, named["ce_id"].decode(), trace, image_type(kind))
     except UnicodeDecodeError:
         raise BadRequest("header ce_id is not UTF-8", code="wrong_type", field="id") from None
+
+
+# --- Confluent's wire format ------------------------------------------------------------------------------------------
+
+
+def _framed(value: bytes, headers: Headers) -> Event:
+    named = {name.lower(): given for name, given in headers}
+    if not is_framed(value):
+        if _SCHEMA_HEADER in named:
+            raise _unread_header()
+        what = "the value is not in Confluent's wire format: a zero byte, 4 bytes of schema number, the record"
+        raise BadRequest(what, code="not_confluent")
+    trace = _trace(named.get("traceparent")) or _trace(named.get("ce_traceparent"))
+    id = _binary(value, named, b"", None).id if "ce_specversion" in named else None  # its content type is the schema's
+    return Event(value, id, trace, FRAMED)
+
+
+def _unread_header() -> BadRequest:
+    return BadRequest(
+        f"the schema's id is in the header {_SCHEMA_HEADER}, which is not read",
+        code="unsupported_schema_id",
+        hint="let the serializer put the number of the schema in front of the value (PrefixSchemaIdSerializer)",
+    )
 
 
 # --- Structured mode --------------------------------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 """What workers are told of how to be let in: the references of a function's [stream], resolved where it is deployed."""
 
 from collections.abc import Mapping
+from importlib.util import find_spec
 from pathlib import Path
 
 import msgspec
@@ -9,14 +10,15 @@ from sunup.bundle.declare.stream.reference import resolved
 from sunup.bundle.manifest import SecuritySpec, StreamSpec
 from sunup.errors import UsageError
 from sunup.secret import Secret
-from sunup.settings import STREAM_SECURITY
+from sunup.settings import SCHEMA_REGISTRY, STREAM_SECURITY
 from sunup.stream.kafka.security import Security
+from sunup.wire.confluent.registry import Address
 
 
 def security_settings(
     declared: StreamSpec, environment: Mapping[str, str], root: Path, *, kafka: bool
 ) -> dict[str, str]:
-    """STREAM_SECURITY, where it is declared. `root`: the folder that relative paths begin at.
+    """STREAM_SECURITY and SCHEMA_REGISTRY, where they are declared. `root`: the folder that relative paths begin at.
     `kafka`: the topics are there, not in the embedded log.
 
     Values of "env:" are in them from now on, as those of a features URL are; those of "file:" stay in their files.
@@ -26,6 +28,12 @@ def security_settings(
     security = declared.security
     if security is not None and kafka:
         made[STREAM_SECURITY] = msgspec.json.encode(_security(security, environment, root)).decode()
+    if declared.schema_registry:
+        if find_spec("fastavro") is None:
+            raise UsageError("[stream] schema_registry: records are read with fastavro. pip install 'sunup[avro]'.")
+        url = resolved(declared.schema_registry, "[stream] schema_registry", environment)
+        ca = _file(security.ca, "ca", environment, root) if security is not None else ""
+        made[SCHEMA_REGISTRY] = msgspec.json.encode(Address(url, ca)).decode()
     return made
 
 

@@ -11,8 +11,11 @@ import socket
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
+import msgspec
+
+from sunup.clock import SystemClock
 from sunup.errors import SunupError
 from sunup.execute.executor import Executor
 from sunup.function import Function
@@ -31,11 +34,14 @@ from sunup.pipeline import Pipeline
 from sunup.serve.attached import Attached
 from sunup.serve.opening import feature_names, load, served_log
 from sunup.serve.telemetry.meter import StreamMeter, stream_series
-from sunup.settings import EMBEDDED_LOG
+from sunup.settings import EMBEDDED_LOG, SCHEMA_REGISTRY
 from sunup.stream.broker import Broker, Reader, Stream, Trouble
 from sunup.stream.loop import Loop
 from sunup.stream.open import open_broker
 from sunup.stream.scoring.deaths import Deaths
+
+if TYPE_CHECKING:
+    from sunup.wire.confluent.schemas import Schemas
 
 _LOG: Final = logging.getLogger(__name__)
 MACHINE: Final = Path("/etc/machine-id")  # machine-id(5); some containers have none
@@ -133,6 +139,7 @@ class StreamWorker:
             teller=self,
             records_max=_records_max(function),
             deaths=Deaths(run / "deaths" / f"{spec['function']}.{spec['slot']}", spec["revision"]),
+            schemas=_schemas(spec["settings"], function),
         )
         return pipeline
 
@@ -166,6 +173,18 @@ def _place(run: Path) -> str:
     same after whatever restarts; in a pod the host's name is the pod's own."""
     machine = MACHINE.read_text() if MACHINE.exists() else ""
     return hashlib.sha256(f"{socket.gethostname()} {machine} {run}".encode()).hexdigest()[:8]
+
+
+def _schemas(settings: Mapping[str, str], function: Function) -> "Schemas | None":
+    address = settings.get(SCHEMA_REGISTRY)
+    assert function.manifest.stream is not None
+    if address is None or function.manifest.stream.content not in ("auto", "confluent"):
+        return None
+    from sunup.wire.confluent.registry import Address, Registry  # http and ssl, which other workers do without
+    from sunup.wire.confluent.schemas import Schemas  # the same
+
+    registry = Registry(msgspec.json.decode(address, type=Address))
+    return Schemas(registry, function.manifest.request, SystemClock())
 
 
 def _records_max(function: Function) -> int:

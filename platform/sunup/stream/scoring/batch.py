@@ -1,14 +1,18 @@
 """What was polled together, and what is written of it."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from sunup.errors import CallError
+from sunup.errors import BadRequest, CallError
 from sunup.stream.broker import Output, Record
 from sunup.stream.scoring.letters import Letters
 from sunup.types import Row
-from sunup.wire.cloudevent import Event, Outgoing, answering, read, stamp
+from sunup.wire.cloudevent import FRAMED, Event, Outgoing, answering, read, stamp
+from sunup.wire.framed import number_of
 from sunup.wire.record import RecordCodec
+
+if TYPE_CHECKING:
+    from sunup.wire.confluent.schemas import Schemas  # http, ssl: for workers whose records need them
 
 
 class Batch(NamedTuple):
@@ -40,10 +44,11 @@ class Written(NamedTuple):
 
 
 class Reading:
-    """Records -> rows. `content`: see cloudevent.read."""
+    """Records -> rows. `content`: see cloudevent.read; `schemas`: of those in Confluent's wire format, learned."""
 
-    def __init__(self, codec: RecordCodec, content: str) -> None:
+    def __init__(self, codec: RecordCodec, content: str, schemas: "Schemas | None" = None) -> None:
         self._codec = codec
+        self._schemas = schemas
         self._content = content
         self._plain = content in ("auto", "json")  # without headers the value is the record
 
@@ -61,7 +66,7 @@ class Reading:
                 try:
                     values = row(value)
                 except CallError as error:
-                    batch.append(None, None, error)
+                    batch.append(*(self.read_one(record) if value[0] == 0 else (None, None, error)))
                 else:
                     events(None)
                     rows(values)
@@ -77,10 +82,19 @@ class Reading:
         event = None
         try:
             event = read(record.value, record.headers, self._content)
-            values = self._codec.picture(event.data, event.kind) if event.kind else self._codec.row(event.data)
+            return event, self._row(event), None
         except CallError as error:
             return event, None, error
-        return event, values, None
+
+    def _row(self, event: Event) -> Row:
+        if not event.kind:
+            return self._codec.row(event.data)
+        if event.kind != FRAMED:
+            return self._codec.picture(event.data, event.kind)
+        if self._schemas is None:
+            what = f"the record needs schema {number_of(event.data)}, and the function has no schema registry"
+            raise BadRequest(what, code="no_schema_registry", hint="declare [stream] schema_registry in function.toml")
+        return self._codec.row(self._schemas.json(event.data))
 
 
 class Writing:

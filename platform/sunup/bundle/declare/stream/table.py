@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -35,6 +36,7 @@ def stream_spec(table: StreamSpec | None, where: Lines, name: str) -> StreamSpec
     topics = {"output": table.output or f"{name}-scores", "dead_letter": table.dead_letter or f"{name}-dead"}
     if len({table.input, *topics.values()}) < 3:  # a function that reads what it wrote never ends
         raise where.error("stream", "input", "[stream] input, output and dead_letter must be three different topics")
+    _check_registry(table, where)
     if table.security is not None:
         for key, problem in _problems(table.security, table.broker):
             written = where.line("stream.security", key) is not None
@@ -51,6 +53,22 @@ def table(stream: StreamSpec) -> list[str]:
     if security is not None:
         lines += ["", _SECURITY, *(f"{key} = {json.dumps(value)}" for key, value in security.items() if value != "")]
     return lines
+
+
+def _check_registry(stream: StreamSpec, where: Lines) -> None:
+    given = stream.schema_registry
+    if not given:
+        if stream.content == "confluent":
+            raise where.error("stream", "content", '[stream] content = "confluent" needs schema_registry')
+        return
+    if REFERENCE.fullmatch(given):
+        return
+    url = urlsplit(given)
+    if url.scheme not in ("http", "https") or not url.hostname:
+        raise where.error("stream", "schema_registry", f"[stream] schema_registry: give a URL, {KINDS}")
+    if url.username is not None or url.password is not None:
+        what = f"[stream] schema_registry: a password stands in no function.toml; write {KINDS} for the URL with it"
+        raise where.error("stream", "schema_registry", what)
 
 
 def _problems(security: SecuritySpec, broker: str) -> Iterator[tuple[str, str]]:
