@@ -15,6 +15,7 @@ from sunup.scale.topic import Topic
 from sunup.scale.window import WindowMax
 from sunup.settings import STREAM_BROKER
 
+AT_ONCE: Final = 3  # workers that end before they have done anything: killed from outside, or by what they read
 STEADY_SECONDS: Final = 10.0  # a worker that lived this long is replaced at once when it dies
 
 
@@ -92,7 +93,7 @@ class Streaming:
 
     def ended(self, worker: Worker, now: float) -> None:
         """A worker of the routed revision is gone. One that had done something, or lived for a while, is replaced at
-        once, whatever ended it; so is the first of those that had not."""
+        once, whatever ended it; so are the first AT_ONCE in a row of those that had not, if they could be born."""
         useful = worker.name in self.worked or now - worker.born > STEADY_SECONDS
         if worker.drained or useful:
             self.failures = 0
@@ -100,7 +101,7 @@ class Streaming:
         self.failures += 1
         born = worker.ready.exception()
         self.reason = str(born) if born else "A worker ended unasked; the function's log says more."
-        if self.failures > 1 or born:
+        if self.failures > AT_ONCE or born:
             self.not_before = now + min(RESTART_BACKOFF_SECONDS_MAX, 0.05 * 2**self.failures)
         self.note_error(self.reason)
 
