@@ -82,7 +82,12 @@ class _Visit(NamedTuple):
         """Say who we are, or that we are nobody."""
         given = self.given
         name = (given.mechanism if given.sasl else "PLAIN").encode()
-        code, rest = _ask(line, _HANDSHAKE, struct.pack(">h", len(name)) + name)
+        try:
+            code, rest = _ask(line, _HANDSHAKE, struct.pack(">h", len(name)) + name)
+        except (ConnectionError, EOFError):
+            if given.tls and not given.sasl:
+                return  # TLS is what was to be seen; a broker other than Kafka's need not know the question
+            raise
         if code == _NO_SASL:
             if given.sasl:
                 raise _refused(f"the broker at {self.at} takes no SASL: check protocol {_WHERE}, {given.protocol}")
