@@ -126,7 +126,7 @@ def test_a_reader_goes_on_while_others_come_and_go(
     wait_for(lambda: bool(second.poll(0.1)))  # it has partitions, and a batch
     third = named(kafka.servers, "third")
     third.join(0, 3)
-    deadline = time.monotonic() + 3.0
+    deadline = time.monotonic() + 5.0
     while time.monotonic() < deadline:  # the second one does nothing; the group waits for it
         third.poll(0.1)
     third.close()
@@ -135,7 +135,7 @@ def test_a_reader_goes_on_while_others_come_and_go(
     stop.set()
     for thread in threads:
         thread.join()
-    assert longest < 2.0, f"the first reader had nothing for {longest:.1f} s"
+    assert longest < 2.5, f"the first reader had nothing for {longest:.1f} s"
 
 
 def test_a_batch_in_hand_is_committed_whatever_the_group_does(
