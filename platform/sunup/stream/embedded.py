@@ -2,7 +2,8 @@
 
 It is not Kafka: one machine, no network, no compaction, and a topic keeps the partitions it was made with. Nothing is
 rebalanced: reader i of n reads the partitions p with p % n == i, as `join` tells it, and a lease row sees to it that
-one process reads each. A commit is one transaction, so that a crash at any instant loses and doubles nothing.
+one process reads each; whoever takes over a reader's name takes over its leases. A commit is one transaction, so that a
+crash at any instant loses and doubles nothing.
 """
 
 import os
