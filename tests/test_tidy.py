@@ -63,7 +63,7 @@ HOMES: Final = {
     "google": ("lookup/compile/",),
     "hiredis": ("lookup/stores/redis/link.py",),
     "httptools": ("serve/",),
-    "confluent_kafka": ("stream/kafka/confluent.py",),
+    "confluent_kafka": ("stream/kafka/confluent/",),
     "fastavro": ("wire/",),
     "kafka": ("stream/kafka/",),
     "keras": ("bundle/convert/neural/",),
@@ -279,3 +279,20 @@ def test_no_file_names_a_registry_host_or_a_place_on_one_machine() -> None:
 @pytest.mark.parametrize("module", ["serve.worker", "serve.nursery", "serve.streams.worker", "serve.streams.watcher"])
 def test_a_fresh_worker_imports_only_what_it_is_allowed(module: str) -> None:
     assert imported(f"import sunup.{module}") <= WORKER_MODULES
+
+
+@pytest.mark.parametrize(
+    ("role", "settings", "more"),
+    [
+        ("stream", {"stream_broker": "embedded"}, set()),
+        ("watcher", {"stream_broker": "embedded"}, set()),
+        ("stream", {"stream_broker": "a:1"}, {"kafka", "google_crc32c", "crc32c"}),
+        ("watcher", {"stream_broker": "a:1"}, {"kafka", "google_crc32c", "crc32c"}),
+        ("stream", {"stream_broker": "a:1", "stream_client": "confluent-kafka"}, {"confluent_kafka"}),
+    ],
+)
+def test_what_speaks_to_a_broker_is_imported_where_it_is_used(
+    role: str, settings: dict[str, str], more: set[str]
+) -> None:
+    spec = {"role": role, "settings": settings}
+    assert imported(f"from sunup.serve.worker import prepare; prepare({spec})") <= WORKER_MODULES | more

@@ -9,7 +9,7 @@ from tests.redis_fixture import redis_server, redis_url
 from tests.redis_topologies import redis_cluster, redis_secured, redis_sentinels
 from tests.topics import somebody
 
-from sunup.stream.broker import Stream
+from sunup.stream.broker import Broker, Reader, Stream
 from sunup.stream.kafka.python import KafkaBroker
 
 __all__ = [
@@ -36,12 +36,20 @@ def exactly_once(request: pytest.FixtureRequest) -> bool:
 
 
 @pytest.fixture
-def opened(stream: Stream, exactly_once: bool) -> Iterator[Callable[[str], KafkaBroker]]:
-    """An object for the stream; all are closed at the end."""
-    brokers: list[KafkaBroker] = []
+def client() -> Callable[[str, Stream, Reader], Broker]:
+    """What makes a broker of Kafka. tests.contract.test_confluent has another one, and the same tests."""
+    return KafkaBroker
 
-    def another(servers: str) -> KafkaBroker:
-        brokers.append(KafkaBroker(servers, stream, somebody(exactly_once=exactly_once)))
+
+@pytest.fixture
+def opened(
+    stream: Stream, exactly_once: bool, client: Callable[[str, Stream, Reader], Broker]
+) -> Iterator[Callable[[str], Broker]]:
+    """An object for the stream; all are closed at the end."""
+    brokers: list[Broker] = []
+
+    def another(servers: str) -> Broker:
+        brokers.append(client(servers, stream, somebody(exactly_once=exactly_once)))
         return brokers[-1]
 
     yield another

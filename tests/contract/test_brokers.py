@@ -1,4 +1,4 @@
-"""What every broker promises its stream, on the embedded log and on a real Kafka."""
+"""What every broker promises its stream, on the embedded log and, with each client, on a real Kafka."""
 
 import threading
 import time
@@ -12,7 +12,7 @@ from tests.ports import free_port
 from tests.topics import somebody
 
 from sunup.limits import EMBEDDED_PARTITIONS, STREAM_BATCH_RECORDS_MAX
-from sunup.settings import EMBEDDED, STREAM_BROKER
+from sunup.settings import CONFLUENT, EMBEDDED, KAFKA_PYTHON, STREAM_BROKER, STREAM_CLIENT
 from sunup.stream.broker import Broker, Lag, Output, Record, Stream
 from sunup.stream.embedded import Log
 from sunup.stream.open import open_broker
@@ -24,19 +24,19 @@ SLACK = 1.0  # s a loaded machine may add to what is measured
 
 
 class Place(Protocol):
-    """A broker of one kind, as those who write records and read predictions see it."""
+    """A broker of one kind, as those who write records and read predictions see it. `settings`: a revision's."""
 
     url: str
+    settings: dict[str, str]
 
     def write(self, topic: str, messages: Sequence[Message]) -> None: ...
-
     def read(self, topic: str) -> list[Any]: ...
 
 
 class Embedded:
-    url = EMBEDDED
-
     def __init__(self, path: Path) -> None:
+        self.url = EMBEDDED
+        self.settings = {STREAM_BROKER: self.url}
         self._log = Log(path)
 
     def write(self, topic: str, messages: Sequence[Message]) -> None:
@@ -47,8 +47,9 @@ class Embedded:
 
 
 class Kafka:
-    def __init__(self, server: KafkaServer) -> None:
+    def __init__(self, server: KafkaServer, client: str) -> None:
         self.url = server.servers
+        self.settings = {STREAM_BROKER: self.url, STREAM_CLIENT: client}
 
     def write(self, topic: str, messages: Sequence[Message]) -> None:
         produce(self.url, topic, messages)
@@ -57,14 +58,14 @@ class Kafka:
         return read_all(self.url, topic)
 
 
-@pytest.fixture(params=["embedded", "kafka"])
+@pytest.fixture(params=[EMBEDDED, KAFKA_PYTHON, CONFLUENT])
 def place(request: pytest.FixtureRequest, tmp_path: Path, stream: Stream) -> Place:
-    if request.param == "embedded":
+    if request.param == EMBEDDED:
         return Embedded(tmp_path / "log" / "stream.db")
     server: KafkaServer = request.getfixturevalue("kafka")
     for topic in stream[1:]:
         server.create(topic, EMBEDDED_PARTITIONS)
-    return Kafka(server)
+    return Kafka(server, request.param)
 
 
 @pytest.fixture
@@ -74,7 +75,7 @@ def opened(place: Place, stream: Stream, tmp_path: Path, exactly_once: bool) -> 
 
     def another() -> Broker:
         who = somebody(exactly_once=exactly_once)
-        brokers.append(open_broker({STREAM_BROKER: place.url}, stream, tmp_path / "log" / "stream.db", who))
+        brokers.append(open_broker(place.settings, stream, tmp_path / "log" / "stream.db", who))
         return brokers[-1]
 
     yield another
@@ -265,8 +266,8 @@ def test_closing_is_always_possible(place: Place, stream: Stream, opened: Callab
     broker.close()
     broker.close()
     opened().close()
-    url = EMBEDDED if place.url == EMBEDDED else f"127.0.0.1:{free_port()}"
-    open_broker({STREAM_BROKER: url}, stream, tmp_path / "none" / "stream.db").close()
+    url = EMBEDDED if isinstance(place, Embedded) else f"127.0.0.1:{free_port()}"
+    open_broker({**place.settings, STREAM_BROKER: url}, stream, tmp_path / "none" / "stream.db").close()
     assert not (tmp_path / "none").exists()  # making an object connects to nothing
 
 

@@ -16,8 +16,7 @@ from tests.topics import somebody
 
 from sunup import limits
 from sunup.limits import STREAM_BROKER_SECONDS_MAX
-from sunup.stream.broker import BrokerError, Output, Stream, Trouble
-from sunup.stream.kafka.python import KafkaBroker
+from sunup.stream.broker import Broker, BrokerError, Output, Reader, Stream, Trouble
 
 # kafka-python closes no socket that did not get to connect; they are closed when they are collected.
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
@@ -54,7 +53,7 @@ def troubles(*acts: Callable[[], object]) -> list[tuple[Trouble, str]]:
 
 
 def test_a_broker_that_dies_is_noticed_and_found_again(
-    kafka_server: KafkaServer, stream: Stream, exactly_once: bool
+    kafka_server: KafkaServer, stream: Stream, exactly_once: bool, client: Callable[[str, Stream, Reader], Broker]
 ) -> None:
     servers, output = kafka_server.servers, [Output(stream.output, b"k", b"v", [])]
     make_topics(kafka_server, stream)
@@ -62,7 +61,7 @@ def test_a_broker_that_dies_is_noticed_and_found_again(
     gc.collect()
     before = threading.active_count(), len(os.listdir("/proc/self/fd"))
     brokers = [
-        KafkaBroker(servers, stream._replace(group=group), somebody(exactly_once=exactly_once))
+        client(servers, stream._replace(group=group), somebody(exactly_once=exactly_once))
         for group in ("idle", "busy", "looks", "new", "newer")
     ]
     idle, busy, looks, new, newer = brokers
@@ -87,10 +86,10 @@ def test_a_broker_that_dies_is_noticed_and_found_again(
 
     kafka_server.start()
     produce(servers, stream.input, numbered(10, start=100))
-    again = KafkaBroker(servers, stream._replace(group="idle"), somebody(exactly_once=exactly_once))
+    again = client(servers, stream._replace(group="idle"), somebody(exactly_once=exactly_once))
     assert sum(lag.records for lag in again.lag().values()) == 10
     again.close()
-    again = KafkaBroker(
+    again = client(
         servers, stream._replace(group="later"), somebody(exactly_once=exactly_once)
     )  # whose session need not end first
     again.join(0, 1)
@@ -101,7 +100,7 @@ def test_a_broker_that_dies_is_noticed_and_found_again(
 
 
 def test_a_missing_topic_is_said_until_it_is_made(
-    kafka: KafkaServer, stream: Stream, opened: Callable[[str], KafkaBroker]
+    kafka: KafkaServer, stream: Stream, opened: Callable[[str], Broker]
 ) -> None:
     servers = kafka.servers
     watcher, reader, writer = opened(servers), opened(servers), opened(servers)
@@ -124,7 +123,7 @@ def test_a_missing_topic_is_said_until_it_is_made(
 
 
 def test_a_record_too_large_for_its_topic_is_said(
-    kafka: KafkaServer, stream: Stream, opened: Callable[[str], KafkaBroker]
+    kafka: KafkaServer, stream: Stream, opened: Callable[[str], Broker]
 ) -> None:
     make_topics(kafka, stream)
     broker = opened(kafka.servers)
@@ -134,7 +133,7 @@ def test_a_record_too_large_for_its_topic_is_said(
 
 
 def test_what_is_not_permitted_is_said_with_what_to_grant(
-    guarded_kafka: KafkaServer, stream: Stream, opened: Callable[[str], KafkaBroker]
+    guarded_kafka: KafkaServer, stream: Stream, opened: Callable[[str], Broker]
 ) -> None:
     make_topics(guarded_kafka, stream)
     produce(guarded_kafka.servers, stream.input, numbered(10))
@@ -165,7 +164,7 @@ def test_what_is_not_permitted_is_said_with_what_to_grant(
 
 
 def test_a_transaction_that_nobody_ends_is_told(
-    kafka: KafkaServer, stream: Stream, opened: Callable[[str], KafkaBroker], monkeypatch: pytest.MonkeyPatch
+    kafka: KafkaServer, stream: Stream, opened: Callable[[str], Broker], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """By whoever looks, and by the reader; only where nothing else is to be read, and not before its time."""
     make_topics(kafka, stream)

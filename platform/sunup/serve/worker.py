@@ -32,7 +32,7 @@ from sunup.serve.http.message import Handler
 from sunup.serve.opening import Opened, access_rate, open_front, open_function
 from sunup.serve.proving import prover
 from sunup.serve.telemetry import log
-from sunup.settings import EMBEDDED, PICTURES, STREAM_BROKER, TAKES
+from sunup.settings import CONFLUENT, EMBEDDED, PICTURES, STREAM_BROKER, STREAM_CLIENT, TAKES
 
 _LOG = logging.getLogger(__name__)
 
@@ -43,7 +43,12 @@ def prepare(spec: Mapping[str, Any]) -> None:
     """Import, in the nursery, what a process of this kind needs and others do not: its siblings share it then."""
     if spec["role"] in ("stream", "watcher"):
         _life(spec)
-        if spec["settings"][STREAM_BROKER] != EMBEDDED:
+        if spec["settings"][STREAM_BROKER] == EMBEDDED:
+            pass  # needs none of these
+        elif spec["role"] == "stream" and spec["settings"].get(STREAM_CLIENT) == CONFLUENT:
+            with suppress(ImportError):  # whoever opens the broker says what to install
+                import sunup.stream.kafka.confluent.broker  # confluent-kafka: 0.1 s; nothing is made before the fork
+        else:
             import sunup.stream.kafka.python  # kafka-python: 0.25 s and 10 MB
         gc.freeze()
     if spec["settings"].get(TAKES) == PICTURES and "sunup.wire.image.pictures" not in sys.modules:

@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
-from sunup.settings import EMBEDDED, STREAM_BROKER
+from sunup.settings import CONFLUENT, EMBEDDED, STREAM_BROKER, STREAM_CLIENT
 from sunup.stream.admin import Admin
-from sunup.stream.broker import Broker, Reader, Stream, Watch
+from sunup.stream.broker import Broker, BrokerError, Reader, Stream, Trouble, Watch
 from sunup.stream.embedded import EmbeddedBroker, EmbeddedWatch
 from sunup.stream.embedded_admin import EmbeddedAdmin
 
@@ -21,6 +21,8 @@ def open_broker(settings: Mapping[str, str], stream: Stream, log: Path, reader: 
     url = settings[STREAM_BROKER]
     if url == EMBEDDED:
         return EmbeddedBroker(log, stream, reader)
+    if settings.get(STREAM_CLIENT) == CONFLUENT:
+        return _confluent(settings, stream, reader)
     from sunup.stream.kafka.python import KafkaBroker  # its client costs tens of ms to import
     from sunup.stream.kafka.security import security  # ssl: the same
 
@@ -47,3 +49,13 @@ def open_admin(settings: Mapping[str, str], log: Path) -> Admin:
     from sunup.stream.kafka.security import security  # ssl: the same
 
     return KafkaAdmin(url, security(settings))
+
+
+def _confluent(settings: Mapping[str, str], stream: Stream, reader: Reader) -> Broker:
+    try:
+        from sunup.stream.kafka.confluent.broker import ConfluentBroker  # its client costs tens of ms to import
+        from sunup.stream.kafka.security import security  # ssl: the same
+    except ImportError as error:
+        what = f"this revision reads Kafka with {CONFLUENT}, and that cannot be imported ({error})"
+        raise BrokerError(Trouble.FAILED, f"{what}: install sunup[kafka-fast], or deploy again") from error
+    return ConfluentBroker(settings[STREAM_BROKER], stream, reader, security(settings))

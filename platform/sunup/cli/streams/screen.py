@@ -57,6 +57,7 @@ def show_detail(facts: dict[str, Any]) -> None:
             "group": facts["group"],
             "dead letters": facts["dead_letter"],
             "guarantee": facts["guarantee"],
+            **({"client": facts["client"]} if facts["client"] else {}),
             "last error": "none" if last is None else f"{when(last['at'])}  {last['message']}",
         }
     )

@@ -35,8 +35,8 @@ def explained(error: Exception, words: Words) -> BrokerError:
     """Whatever the client raised, as what a person can do about it."""
     if isinstance(error, errors.AuthorizationError):
         return _not_permitted(error, words)
-    if isinstance(error, FENCED):
-        return words.fenced()
+    if isinstance(error, (*FENCED, errors.InconsistentGroupProtocolError)):
+        return words.fenced(mixed=not isinstance(error, FENCED))
     if isinstance(error, errors.InvalidTopicError | errors.UnknownTopicOrPartitionError):
         return words.missing(str(error.args[0]) if error.args else words.stream.input)
     if isinstance(error, errors.MessageSizeTooLargeError | errors.RecordListTooLargeError):

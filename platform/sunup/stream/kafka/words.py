@@ -30,8 +30,12 @@ class Words(NamedTuple):
         grant = grant or f"WRITE on topics {stream.output} and {stream.dead_letter}"
         return BrokerError(Trouble.NOT_PERMITTED, f"not permitted at {self.servers}: grant {grant}")
 
-    def fenced(self) -> BrokerError:
-        return BrokerError(Trouble.FENCED, f"others of {self.stream.group} read the partitions now")
+    def fenced(self, *, mixed: bool = False) -> BrokerError:
+        """`mixed`: by readers who share partitions out in another way."""
+        what = f"others of {self.stream.group} read the partitions now"
+        if mixed:
+            what = f"readers with another client are still in {self.stream.group}; this one waits until they have left"
+        return BrokerError(Trouble.FENCED, what)
 
     def too_large(self) -> BrokerError:
         topics = f"{self.stream.output} and {self.stream.dead_letter}"

@@ -17,6 +17,7 @@ def facts(stream: Streaming, workers: Sequence[Worker], counts: Mapping[str, int
     notes = _notes(stream)
     return {
         "broker": stream.broker,
+        "client": stream.client,
         "group": spec.group,
         "input": spec.input,
         "output": spec.output,

@@ -13,7 +13,7 @@ from sunup.limits import RESTART_BACKOFF_SECONDS_MAX, STREAM_LAG_PER_WORKER
 from sunup.scale.policy import Bounds
 from sunup.scale.topic import Topic
 from sunup.scale.window import WindowMax
-from sunup.settings import STREAM_BROKER
+from sunup.settings import EMBEDDED, KAFKA_PYTHON, STREAM_BROKER, STREAM_CLIENT
 
 AT_ONCE: Final = 3  # workers that end before they have done anything: killed from outside, or by what they read
 STEADY_SECONDS: Final = 10.0  # a worker that lived this long is replaced at once when it dies
@@ -56,10 +56,15 @@ class Streaming:
         return self.revision.settings[STREAM_BROKER]
 
     @property
+    def client(self) -> str | None:
+        """What speaks to Kafka; None where nothing has to."""
+        return None if self.broker == EMBEDDED else self.settings.get(STREAM_CLIENT, KAFKA_PYTHON)
+
+    @property
     def source(self) -> tuple[Any, ...]:
         """What is read: with another one, nothing known of the lag is true any more."""
         spec = self.spec
-        return self._settings, spec.group, spec.input, spec.output, spec.dead_letter
+        return self.settings, spec.group, spec.input, spec.output, spec.dead_letter
 
     @property
     def is_paused(self) -> bool:
@@ -150,7 +155,8 @@ class Streaming:
         return None
 
     @property
-    def _settings(self) -> dict[str, str]:
+    def settings(self) -> dict[str, str]:
+        """How to speak to its broker."""
         return {name: value for name, value in self.revision.settings.items() if name.startswith("stream_")}
 
 

@@ -81,8 +81,9 @@ class Streams:
         """Bring every stream to the workers it should have; whether there is more to look at."""
         watchers = self._workers.of(None, Role.WATCHER)
         if self._streams and not watchers:
-            other = next((s.broker for s in self._streams.values() if s.broker != EMBEDDED), EMBEDDED)
-            self._acts.bear_alone(Role.WATCHER, {STREAM_BROKER: other})  # with what its kind of broker needs imported
+            streams = self._streams.values()
+            other = next((s.settings for s in streams if s.broker != EMBEDDED), {STREAM_BROKER: EMBEDDED})
+            self._acts.bear_alone(Role.WATCHER, other)  # with what its kind of broker needs imported
         elif watchers and not self._streams:
             self._acts.drain(watchers[0])
         busy = [self._scale(stream) for stream in self._streams.values()]
