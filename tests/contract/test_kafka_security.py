@@ -7,7 +7,6 @@ from typing import Any
 
 import msgspec
 import pytest
-from confluent_kafka import Consumer, Producer, TopicPartition
 from tests.kafka_fixture import produce, read_all
 from tests.ports import free_port
 from tests.secured_kafka import KEY_PASSWORD, PASSWORD, USER, SecuredKafka, secured_kafka
@@ -15,11 +14,11 @@ from tests.topics import somebody
 
 from sunup.limits import STREAM_BROKER_SECONDS_MAX
 from sunup.secret import Secret
-from sunup.settings import STREAM_BROKER, STREAM_SECURITY
+from sunup.settings import CONFLUENT, KAFKA_PYTHON, STREAM_BROKER, STREAM_CLIENT, STREAM_SECURITY
 from sunup.stream.broker import Broker, BrokerError, Output, Record, Stream, Trouble
 from sunup.stream.kafka.knock import knock
-from sunup.stream.kafka.security import OPEN, Security, for_confluent
-from sunup.stream.open import open_broker
+from sunup.stream.kafka.security import OPEN, Security
+from sunup.stream.open import open_admin, open_broker
 
 __all__ = ["secured_kafka"]
 
@@ -30,15 +29,18 @@ QUICK = 2.0  # s; a hundred times what it takes
 Open = Callable[[str, Security], Broker]
 
 
-@pytest.fixture
-def opened(stream: Stream, tmp_path: Path) -> Iterator[Open]:
+def settings(servers: str, given: Security, client: str = KAFKA_PYTHON) -> dict[str, str]:
+    told = {STREAM_SECURITY: msgspec.json.encode(given).decode()} if given != OPEN else {}
+    return {STREAM_BROKER: servers, STREAM_CLIENT: client, **told}
+
+
+@pytest.fixture(params=[KAFKA_PYTHON, CONFLUENT])
+def opened(request: pytest.FixtureRequest, stream: Stream, tmp_path: Path) -> Iterator[Open]:
     brokers: list[Broker] = []
 
     def another(servers: str, given: Security) -> Broker:
-        told = {STREAM_SECURITY: msgspec.json.encode(given).decode()} if given != OPEN else {}
-        brokers.append(
-            open_broker({STREAM_BROKER: servers, **told}, stream, tmp_path / "log.db", somebody(exactly_once=True))
-        )
+        told = settings(servers, given, request.param)
+        brokers.append(open_broker(told, stream, tmp_path / "log.db", somebody(exactly_once=True)))
         return brokers[-1]
 
     yield another
@@ -90,24 +92,17 @@ def test_records_go_in_and_out(way: str, secured_kafka: SecuredKafka, stream: St
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_librdkafka_is_let_in_the_same_way(way: str, secured_kafka: SecuredKafka, stream: Stream) -> None:
-    """A transaction with confluent-kafka's clients and the settings made for them."""
+def test_what_people_do_from_outside_is_let_in(
+    way: str, secured_kafka: SecuredKafka, stream: Stream, tmp_path: Path
+) -> None:
     listener, made = WAYS[way]
-    secured_kafka.create(stream.output, 1)
-    told = {"bootstrap.servers": secured_kafka.ways[listener], **for_confluent(made(secured_kafka))}
-    producer = Producer({**told, "transactional.id": stream.group})
-    producer.init_transactions(SOON)
-    producer.begin_transaction()
-    producer.produce(stream.output, b"1")
-    producer.commit_transaction(SOON)
-    consumer = Consumer({**told, "group.id": stream.group, "isolation.level": "read_committed"})
+    secured_kafka.create(stream.input, 1)
+    produce(secured_kafka.servers, stream.input, [(None, b"1", [])])
+    admin = open_admin(settings(secured_kafka.ways[listener], made(secured_kafka)), tmp_path / "log.db")
     try:
-        consumer.assign([TopicPartition(stream.output, 0, 0)])
-        found = consumer.poll(SOON)
-        assert found is not None
-        assert found.value() == b"1"
+        assert admin.span(stream.input) == {0: (0, 1)}
     finally:
-        consumer.close()
+        admin.close()
 
 
 def _wrong(server: SecuredKafka) -> dict[str, tuple[str, Security, Trouble, list[str]]]:

@@ -132,7 +132,11 @@ class ConfluentBroker:
         with told(self._words), self._watchdog.over("taking over from the last reader of this name"):
             self._writer = Writer(self._clients, self._erred)
             if self._who.exactly_once:
-                self._writer.begin(STREAM_BROKER_SECONDS_MAX / 2)
+                try:
+                    self._writer.begin(STREAM_BROKER_SECONDS_MAX / 2)
+                except KafkaException:
+                    self._clients.ask_why()
+                    raise
             reader = self._reader = self._clients.reader(self._erred)
             self._meet({self._stream.input})
             calls = {"on_assign": self._assigned, "on_revoke": self._revoked, "on_lost": self._revoked}

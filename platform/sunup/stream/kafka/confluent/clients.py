@@ -85,6 +85,11 @@ class Clients:
         """For whoever only looks."""
         return AdminClient(self._common(), logger=_silent())
 
+    def ask_why(self) -> None:
+        """Nobody answers a client that wants neither TLS nor SASL. Raises BrokerError where a broker wants one."""
+        if self._security == OPEN:
+            knock(self._servers, OPEN)
+
     def _common(self) -> dict[str, Any]:
         """Raises BrokerError where we are not let in; librdkafka would try for ever."""
         if not self._let_in:

@@ -44,6 +44,7 @@ class Onlooker:
             except (KafkaException, Refused) as error:  # a leader or coordinator is moving, or the broker is away
                 error_of = error.error if isinstance(error, Refused) else error.args[0]
                 if not (error_of.retriable() or code_of(error) in AWAY) or time.monotonic() >= until:
+                    self._clients.ask_why()
                     raise
                 self._looked = 0.0
                 time.sleep(0.05)
