@@ -89,7 +89,7 @@ class Setting:
 
     @contextmanager
     def sunup(self, way: Way, client: str, guarantee: str, idle_s: float = 60.0) -> Iterator[Callable[[], str]]:
-        """A function of the engine with this stream, one worker at most."""
+        """A function of the engine with this stream, one worker at most. Raises RuntimeError without that client."""
         stream = StreamSpec(
             broker=self.kafka.servers,
             input=way.source,
@@ -112,6 +112,9 @@ class Setting:
         settings = {"features_url": self.redis.url, STREAM_BROKER: self.kafka.servers, "stream_client": client}
         self.engine.deploy("score", digest, settings=settings, on_event=lambda _: None)
         try:
+            (function,) = self.engine.status("score")["functions"]
+            if (used := function["stream"].get("client", "kafka-python")) != client:
+                raise RuntimeError(f"the engine speaks {used} to Kafka, not {client}")
             yield self._well
         finally:
             self.engine.remove("score")
