@@ -193,6 +193,7 @@ STREAM_FIRST_RECORDS_MAX: Final = 32  # records of a worker's first batch; doubl
 STREAM_BATCH_BYTES_MAX: Final = 16 * 1024**2  # bytes of values fetched at a time; bounds memory where records are large
 STREAM_RUN_SECONDS_MAX: Final = 1.0  # s of model run a batch is cut to, as the model was measured to cost
 STREAM_BATCH_SECONDS_MAX: Final = 10.0  # s a batch may take from decoding to scores; then it is tried again
+STREAM_FEATURES_SECONDS_MIN: Final = 1.0  # s features of a batch may take, if their deadline is shorter: nobody waits
 STREAM_POLL_SECONDS: Final = 0.2  # s a worker waits for records before it looks whether it should stop
 STREAM_KEEP_SECONDS: Final = 2.0  # s between signs of life to the broker while a batch waits to be tried again
 STREAM_BROKER_SECONDS_MAX: Final = 10.0  # s one request to a broker may take, its client's retries included

@@ -6,10 +6,12 @@ Whole engines, real processes, on the embedded log and on a real Kafka broker.
 import json
 import time
 from collections import Counter
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
 from tests.engine_fixture import Engine, until
+from tests.proxy import Proxy
 from tests.redis_fixture import RedisServer
 from tests.service.test_store_outage import ENTITIES, USERS, fill, score
 from tests.service.test_stream import code_of, topics
@@ -35,7 +37,7 @@ def preprocess(rows):
         raise RuntimeError("spoilt")
     return {{}}
 """
-REJECTING = ReadPlan(1, "contract", 3, 300.0, "reject", ENTITIES, entity_columns(ENTITIES))
+REJECTING = ReadPlan(1, "contract", 3, 100.0, "reject", ENTITIES, entity_columns(ENTITIES))
 
 
 def test_a_record_that_kills_every_worker_becomes_a_dead_letter(engine: Engine, topics: Topics) -> None:
@@ -65,9 +67,8 @@ def test_a_record_that_kills_every_worker_becomes_a_dead_letter(engine: Engine, 
     assert not list((engine.project.run / "deaths").iterdir())
 
 
-def test_a_store_that_is_down_is_waited_for(engine: Engine, topics: Topics, redis_server: RedisServer) -> None:
-    scored = Scored(engine, topics, max_workers=1, idle_s=5.0)
-    scored.create()
+def deploy_with_features(engine: Engine, scored: Scored, store: str) -> None:
+    """A function whose one feature is in the store at this URL, and without it there is no score."""
     digest = make_bundle(
         engine.project.bundles,
         logistic(1),
@@ -78,11 +79,35 @@ def test_a_store_that_is_down_is_waited_for(engine: Engine, topics: Topics, redi
         stream=scored.stream,
         scale=scored.scale,
     )
-    settings = {"features_url": redis_server.url, STREAM_BROKER: topics.broker}
+    settings = {"features_url": store, STREAM_BROKER: scored.stream.broker}
     engine.deploy(scored.name, digest, settings=settings, on_event=lambda _: None)
+
+
+def send_users(scored: Scored, users: Sequence[int]) -> None:
+    scored.send_entries([(b"%d" % user, json.dumps({"user_id": user}).encode(), []) for user in users])
+
+
+def test_features_may_take_longer_than_a_call_would_wait(
+    engine: Engine, topics: Topics, redis_server: RedisServer
+) -> None:
+    scored = Scored(engine, topics, max_workers=1)
+    scored.create()
+    fill(redis_server)
+    with Proxy(redis_server.port).running() as proxy:
+        deploy_with_features(engine, scored, f"redis://127.0.0.1:{proxy.port}/0")
+        proxy.delay = 4 * REJECTING.deadline_ms / 1000
+        send_users(scored, range(USERS))
+        until(lambda: scored.facts["scored"] == USERS, f"scores, not {scored.facts}")
+    assert scored.facts["dead"] == 0
+
+
+def test_a_store_that_is_down_is_waited_for(engine: Engine, topics: Topics, redis_server: RedisServer) -> None:
+    scored = Scored(engine, topics, max_workers=1, idle_s=5.0)
+    scored.create()
+    deploy_with_features(engine, scored, redis_server.url)
     redis_server.stop()
     users = [number % USERS for number in range(200)]
-    scored.send_entries([(b"%d" % user, json.dumps({"user_id": user}).encode(), []) for user in users])
+    send_users(scored, users)
     until(lambda: scored.facts["state"] == "waiting", f"waiting, not {scored.facts}")
     (worker,) = scored.workers
     assert "features_missing" in scored.facts["reason"]

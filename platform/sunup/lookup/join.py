@@ -44,7 +44,7 @@ class Lookup:
         self.inline = store.inline
         self.cache = store if isinstance(store, CachedStore) else None
         self._store = store
-        self._deadline_s = plan.deadline_ms / 1000
+        self.deadline_s = plan.deadline_ms / 1000  # of LOOKUP_ROWS_PER_DEADLINE rows
         self._rejects = plan.on_missing == "reject"
         known: dict[str, Known] = {}
         self._entities = [_EntityPart(entity, known) for entity in plan.entities]
@@ -125,7 +125,7 @@ class Lookup:
 
     def _deadline(self, rows: int, now: float, until: float) -> float:
         """The plan's deadline is for a call of ordinary size: reading ten thousand keys is work, not slowness."""
-        return min(until, now + self._deadline_s * max(1, -(-rows // LOOKUP_ROWS_PER_DEADLINE)))
+        return min(until, now + self.deadline_s * max(1, -(-rows // LOOKUP_ROWS_PER_DEADLINE)))
 
     def _keys(self, rows: Sequence[Row]) -> tuple[list[list[bytes]], list[list[int]] | None, dict[int, CallError]]:
         """Distinct keys per entity, and per entity which of them each row uses (None: one row, the first)."""

@@ -24,6 +24,7 @@ from sunup.limits import (
     IMAGE_STREAM_RECORDS_MAX,
     RANK_ROWS_MAX,
     STREAM_BATCH_RECORDS_MAX,
+    STREAM_FEATURES_SECONDS_MIN,
     STREAM_FENCES_MAX,
     STREAM_READS_SECONDS,
     STREAM_RUN_SECONDS_MAX,
@@ -124,6 +125,7 @@ class StreamWorker:
         pipeline = Pipeline(function, observer=self._meter)
         if function.lookup is not None:
             function.lookup.on_failure = self._meter.store_failed
+            function.lookup.deadline_s = max(function.lookup.deadline_s, STREAM_FEATURES_SECONDS_MIN)
         pipeline.log = served_log(spec, function, self._meter.dropped)
         stream = Stream(declared.group, declared.input, declared.output, declared.dead_letter)
         reader = Reader(f"{spec['function']}-{spec['slot']}-{_place(run)}", declared.guarantee == "exactly-once")
