@@ -8,6 +8,8 @@ from tests.exactly_once.chaos import Chaos, Plan
 from tests.kafka_fixture import KafkaServer
 from tests.topics import EmbeddedTopics, KafkaTopics, Scored
 
+from sunup.settings import CONFLUENT, KAFKA_PYTHON, STREAM_CLIENT
+
 pytestmark = [
     pytest.mark.timeout(400),
     pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning"),  # see collect_sockets
@@ -30,8 +32,10 @@ def test_on_the_embedded_log(engine: Engine) -> None:
     check(Chaos(scored, SMALL))
 
 
-def test_on_kafka(engine: Engine, kafka_server: KafkaServer) -> None:
-    scored = Scored(engine, KafkaTopics(kafka_server), guarantee="exactly-once", max_workers=LARGE.workers)
+@pytest.mark.parametrize("client", [KAFKA_PYTHON, CONFLUENT])
+def test_on_kafka(engine: Engine, kafka_server: KafkaServer, client: str) -> None:
+    topics, settings = KafkaTopics(kafka_server), {STREAM_CLIENT: client}
+    scored = Scored(engine, topics, guarantee="exactly-once", max_workers=LARGE.workers, settings=settings)
     check(Chaos(scored, LARGE, kafka_server))
 
 

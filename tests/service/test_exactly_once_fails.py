@@ -11,7 +11,7 @@ from tests.exactly_once.ledger import Faults, Ledger, entries, tell
 from tests.kafka_fixture import KafkaServer
 from tests.topics import KafkaTopics
 
-from sunup.settings import STREAM_BROKER
+from sunup.settings import CONFLUENT, KAFKA_PYTHON, STREAM_BROKER, STREAM_CLIENT
 from sunup.stream.broker import Stream
 
 RECORDS = 3000
@@ -53,5 +53,6 @@ def test_positions_before_the_transaction_lose_records(kafka: KafkaServer) -> No
     assert not faults.doubled
 
 
-def test_positions_in_the_transaction_do_neither(kafka: KafkaServer) -> None:
-    assert not copied(kafka, "as-it-is")
+@pytest.mark.parametrize("client", [KAFKA_PYTHON, CONFLUENT])
+def test_positions_in_the_transaction_do_neither(kafka: KafkaServer, client: str) -> None:
+    assert not copied(kafka, "as-it-is", **{STREAM_CLIENT: client})
