@@ -33,11 +33,11 @@ class _TwoSteps(KafkaBroker):
 
     between: Callable[[], None] = staticmethod(lambda: None)
 
-    def _outputs(self, outputs: Sequence[Output]) -> None:
+    def _outputs(self, outputs: Sequence[Output], until: float) -> None:
         producer: Any = self._writer.producer
+        self._writer._added.clear()  # as its own transactions begin
         producer.begin_transaction()
-        for topic, key, value, headers in outputs:
-            producer.send(topic, value, key, [*headers])
+        self._writer.write(outputs, until)
         producer.commit_transaction()
 
 
@@ -45,7 +45,7 @@ class PositionsAfter(_TwoSteps):
     """At least once, whatever it says."""
 
     def _transact(self, outputs: Sequence[Output], until: float) -> None:
-        self._outputs(outputs)
+        self._outputs(outputs, until)
         self.between()
         self._move(self._polled, until)
 
@@ -56,7 +56,7 @@ class PositionsBefore(_TwoSteps):
     def _transact(self, outputs: Sequence[Output], until: float) -> None:
         self._move(self._polled, until)
         self.between()
-        self._outputs(outputs)
+        self._outputs(outputs, until)
 
 
 def opened(way: str, settings: Mapping[str, str], stream: Stream) -> Broker:
