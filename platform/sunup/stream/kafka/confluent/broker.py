@@ -18,9 +18,9 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from sunup.limits import STREAM_BATCH_RECORDS_MAX, STREAM_BROKER_SECONDS_MAX
 from sunup.stream.broker import Lag, Output, Reader, Record, Stream
 from sunup.stream.kafka.confluent.clients import Clients
-from sunup.stream.kafka.confluent.explained import AWAY, FENCED, Refused, code_of, told
+from sunup.stream.kafka.confluent.explained import AWAY, FENCED, STALE, Refused, code_of, told
 from sunup.stream.kafka.confluent.onlooker import LOOK_SECONDS, Onlooker
-from sunup.stream.kafka.confluent.writer import Writer
+from sunup.stream.kafka.confluent.writer import TRIES_MAX, TRY_SECONDS, Writer
 from sunup.stream.kafka.once.watchdog import Watchdog
 from sunup.stream.kafka.security import OPEN, Security
 from sunup.stream.kafka.words import Words
@@ -200,9 +200,19 @@ class ConfluentBroker:
         return {place.partition: place.offset for place in self._reader.position(asked) if place.offset >= 0}
 
     def _move(self, positions: list[TopicPartition], until: float) -> None:
+        """Tried again while the group goes from one generation to the next, for the reason `Writer.transact` gives."""
+        for attempt in range(TRIES_MAX if positions else 0):
+            try:
+                self._move_once(positions, until)
+            except KafkaException as error:
+                if code_of(error) not in STALE or attempt == TRIES_MAX - 1 or time.monotonic() > until:
+                    raise
+                time.sleep(TRY_SECONDS * 2**attempt)
+            else:
+                return
+
+    def _move_once(self, positions: list[TopicPartition], until: float) -> None:
         """In a thread: it takes no time-out, and without a broker may take minutes."""
-        if not positions:
-            return
         ended: list[BaseException | None] = []
 
         def commit(reader: Any) -> None:

@@ -10,8 +10,8 @@ from sunup.stream.broker import Output
 from sunup.stream.kafka.confluent.clients import Clients, Told
 from sunup.stream.kafka.confluent.explained import STALE, Refused, code_of
 
-_TRIES_MAX: Final = 6  # of one transaction, while the group changes
-_TRY_SECONDS: Final = 0.01  # s before the second, doubled each time: the group's next generation is milliseconds away
+TRIES_MAX: Final = 6  # of one transaction or commit, while the group changes
+TRY_SECONDS: Final = 0.01  # s before the second, doubled each time: the group's next generation is milliseconds away
 
 
 class Writer:
@@ -46,7 +46,7 @@ class Writer:
     ) -> None:
         """Outputs and positions, both or neither. While the group goes from one generation to the next, the positions
         of readers who keep their partitions are refused like those of readers who lost theirs: it is tried again."""
-        for attempt in range(_TRIES_MAX):
+        for attempt in range(TRIES_MAX):
             try:
                 self._transact(outputs, positions, reader, until)
             except KafkaException as found:
@@ -55,11 +55,11 @@ class Writer:
                     raise self._failed[0] from error
                 if code_of(error) == KafkaError.TOPIC_AUTHORIZATION_FAILED:  # of which, it does not say
                     raise Refused(error.args[0], *{output.topic for output in outputs}) from error
-                if code_of(error) not in STALE or attempt == _TRIES_MAX - 1 or time.monotonic() > until:
+                if code_of(error) not in STALE or attempt == TRIES_MAX - 1 or time.monotonic() > until:
                     raise error from None
                 self._producer.abort_transaction(_left(until))
                 self._failed.clear()  # what was aborted is reported as such
-                time.sleep(_TRY_SECONDS * 2**attempt)
+                time.sleep(TRY_SECONDS * 2**attempt)
             else:
                 return
 
