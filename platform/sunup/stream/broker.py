@@ -4,7 +4,7 @@ A *position* is the offset of the next record a group has to read of a partition
 polled and never committed is polled again, by whoever reads the partition next.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from enum import Enum
 from typing import NamedTuple, Protocol, TypeAlias
 
@@ -133,6 +133,12 @@ class Watch(Protocol):
 
     def lag(self, stream: Stream) -> Mapping[int, Lag]:
         """See Broker.lag."""
+        ...
+
+    def dismiss(self, stream: Stream, is_dead: Callable[[str], bool]) -> Collection[str]:
+        """Have the group wait no longer for readers that are dead and that nobody replaces, by their names, and end
+        what they left half done; the names of those. `is_dead(name)` is asked of every reader there is, in this thread.
+        """
         ...
 
     def forget(self, stream: Stream) -> None:

@@ -11,7 +11,7 @@ import secrets
 import sqlite3
 import time
 import zlib
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Final, TypeAlias
@@ -284,6 +284,9 @@ class EmbeddedWatch:
 
     def lag(self, stream: Stream) -> Mapping[int, Lag]:
         return self._brokers.setdefault(stream, EmbeddedBroker(self._path, stream)).lag()
+
+    def dismiss(self, stream: Stream, is_dead: Callable[[str], bool]) -> Collection[str]:  # noqa: ARG002
+        return ()  # nobody waits for a reader: what each reads is the engine's to say
 
     def forget(self, stream: Stream) -> None:
         if (broker := self._brokers.pop(stream, None)) is not None:

@@ -88,6 +88,7 @@ class Supervisor:
                 self.live[revision.function] = Live(revision, manifest, self.state.silences.of(revision.function))
                 self.streams.switch(revision, manifest)
         fds = await self.workers.adopt()
+        self.streams.adopt()
         for name, live in self.live.items():  # what outlived the last supervisor has its idle time
             live.needs.hold(self._loop.time(), len(self.workers.serving(live.revision, Role.CALLS)))
             self.scaler.later(name)
@@ -99,7 +100,6 @@ class Supervisor:
         if not await self.nursery.adopt():
             self.nursery.start()
         await asyncio.gather(*(service.wait_up(SERVICE_SECONDS_MAX) for service in (self.nursery, self.door)))
-        self.streams.adopt()
         for worker in list(self.workers.all.values()):
             routed = self.live.get(worker.birth.function or "")
             current = routed is not None and routed.revision.revision == worker.birth.revision

@@ -5,9 +5,7 @@ It ends in order: no more records are taken, the batch in hand is scored and com
 
 import asyncio
 import gc
-import hashlib
 import logging
-import socket
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -34,6 +32,7 @@ from sunup.link.counters import Segment, counters_path
 from sunup.pipeline import Pipeline
 from sunup.serve.attached import Attached
 from sunup.serve.opening import feature_names, load, served_log
+from sunup.serve.streams.names import place, reader_name
 from sunup.serve.telemetry.meter import StreamMeter, stream_series
 from sunup.settings import EMBEDDED_LOG, SCHEMA_REGISTRY
 from sunup.stream.broker import Broker, Reader, Stream, Trouble
@@ -45,7 +44,6 @@ if TYPE_CHECKING:
     from sunup.wire.confluent.schemas import Schemas
 
 _LOG: Final = logging.getLogger(__name__)
-MACHINE: Final = Path("/etc/machine-id")  # machine-id(5); some containers have none
 
 
 async def live(spec: dict[str, Any], fds: list[int], begun: float, kept: Executor | None) -> None:
@@ -128,7 +126,7 @@ class StreamWorker:
             function.lookup.deadline_s = max(function.lookup.deadline_s, STREAM_FEATURES_SECONDS_MIN)
         pipeline.log = served_log(spec, function, self._meter.dropped)
         stream = Stream(declared.group, declared.input, declared.output, declared.dead_letter)
-        reader = Reader(f"{spec['function']}-{spec['slot']}-{_place(run)}", declared.guarantee == "exactly-once")
+        reader = Reader(reader_name(spec["function"], spec["slot"], place(run)), declared.guarantee == "exactly-once")
         self._loop = Loop(
             pipeline,
             codec=function.record_codec(spec["revision"]),
@@ -168,13 +166,6 @@ class StreamWorker:
                 loop.drain()
             case "share" if loop is not None:
                 loop.share(head["index"], head["count"], head["without"])
-
-
-def _place(run: Path) -> str:
-    """This engine among others that may read in the same group: two of one name would fence each other for ever. The
-    same after whatever restarts; in a pod the host's name is the pod's own."""
-    machine = MACHINE.read_text() if MACHINE.exists() else ""
-    return hashlib.sha256(f"{socket.gethostname()} {machine} {run}".encode()).hexdigest()[:8]
 
 
 def _schemas(settings: Mapping[str, str], function: Function) -> "Schemas | None":

@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, Final
 
 from kafka import KafkaAdminClient, KafkaConsumer, errors
@@ -14,6 +14,7 @@ from sunup.limits import STREAM_BROKER_SECONDS_MAX
 from sunup.stream.broker import BrokerError, Lag, Stream, Trouble
 from sunup.stream.kafka.clients import MS, READER, Clients
 from sunup.stream.kafka.explained import told
+from sunup.stream.kafka.once.dismissal import dismiss
 from sunup.stream.kafka.security import OPEN, Security
 from sunup.stream.kafka.words import Words
 
@@ -104,6 +105,7 @@ class KafkaWatch:
     def __init__(self, servers: str, security: Security = OPEN) -> None:
         self._servers = servers
         self._clients = _Shared(servers, "sunup-watcher", security)
+        self._unshared = Clients(servers, "sunup-watcher", security)
         self._onlookers: dict[Stream, Onlooker] = {}
         self._away: BrokerError | None = None  # what is said of every stream, while no broker answers
         self._ask_at = 0.0  # monotonic seconds, when one is asked again
@@ -125,6 +127,10 @@ class KafkaWatch:
             raise
         self._away = None
         return lag
+
+    def dismiss(self, stream: Stream, is_dead: Callable[[str], bool]) -> Collection[str]:
+        with told(Words(self._servers, stream)):
+            return dismiss(self._clients.open(KafkaAdminClient), self._unshared, stream.group, is_dead)
 
     def forget(self, stream: Stream) -> None:
         self._onlookers.pop(stream, None)

@@ -37,6 +37,7 @@ class Streaming:
         self.worked: set[str] = set()  # workers that have committed something
         self.ending: set[str] = set()  # workers that are being replaced because what they read stands still
         self.shares: dict[str, dict[str, Any]] = {}  # what each worker was told to read
+        self.told: list[int] | None = None  # slots of living workers, as the watcher was told
         self.last_error: dict[str, Any] | None = None
         self.paused = paused
         self.switch(revision, spec, idle_s)

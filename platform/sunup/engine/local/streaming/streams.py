@@ -95,6 +95,9 @@ class Streams:
             if worker.life is Life.READY:
                 for each in self._streams.values():
                     self._tell_watcher(each.watch())
+                    each.told = None
+                    if self._acts.able:  # else not all that outlived the last supervisor may be known yet
+                        self._tell_slots(each)
             return
         stream = self._streams.get(worker.birth.function or "")
         if stream is None or worker.life is not Life.DEAD:
@@ -179,6 +182,7 @@ class Streams:
                 self._acts.drain(worker)
             workers = workers[:want]
         self._share(stream, workers)
+        self._tell_slots(stream)
         return want > 0 or bool(workers)
 
     def _end_stuck(self, stream: Streaming, names: list[str]) -> None:
@@ -204,7 +208,18 @@ class Streams:
     def _serving(self, stream: Streaming) -> list[Worker]:
         return self._workers.serving(stream.revision, Role.STREAM)
 
-    def _tell_watcher(self, head: dict[str, Any]) -> None:
-        for watcher in self._workers.of(None, Role.WATCHER):
-            if watcher.peer is not None and watcher.life is Life.READY:
-                watcher.peer.channel.send(head)
+    def _tell_slots(self, stream: Streaming) -> None:
+        """Whose slot is gone was not replaced: its group need not wait for it. Those that are ending live, too."""
+        function = stream.revision.function
+        slots = sorted(worker.slot for worker in self._workers.of(function, Role.STREAM))
+        if slots != stream.told and stream.broker != EMBEDDED:
+            told = self._tell_watcher({"op": "readers", "function": function, "slots": slots})
+            stream.told = slots if told else None
+
+    def _tell_watcher(self, head: dict[str, Any]) -> bool:
+        """Whether there is one to hear it."""
+        ready = [w for w in self._workers.of(None, Role.WATCHER) if w.peer is not None and w.life is Life.READY]
+        for watcher in ready:
+            assert watcher.peer is not None
+            watcher.peer.channel.send(head)
+        return bool(ready)
