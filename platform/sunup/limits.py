@@ -188,7 +188,7 @@ FOLLOW_KEEP_SECONDS: Final = 20.0  # s between words to the packager that it is 
 FOLLOW_REASON_CHARS_MAX: Final = 500  # characters of what is told about one function; 256 of them fit a link message
 
 # --- Streams --------------------------------------------------------------------------------------------------------
-STREAM_BATCH_RECORDS_MAX: Final = 1000  # records polled, scored in one run and committed together
+STREAM_BATCH_RECORDS_MAX: Final = 4000  # records polled, scored in one run and committed together; more gain nothing
 STREAM_FIRST_RECORDS_MAX: Final = 32  # records of a worker's first batch; doubled as long as calls are quick
 STREAM_BATCH_BYTES_MAX: Final = 16 * 1024**2  # bytes of values fetched at a time; bounds memory where records are large
 STREAM_RUN_SECONDS_MAX: Final = 1.0  # s of model run a batch is cut to, as the model was measured to cost
@@ -210,7 +210,7 @@ SCHEMA_WAIT_SECONDS_MAX: Final = 300.0  # s a record waits for a registry that d
 SCHEMA_UNKNOWN_SECONDS: Final = 10.0  # s before the registry is asked again for a schema that it did not have
 SCHEMA_BYTES_MAX: Final = 1024**2  # bytes of one answer of a schema registry; they are some KB
 SCHEMA_REFERENCES_MAX: Final = 64  # schemas that one refers to, in all its depth
-SCHEMAS_MAX: Final = 1000  # schemas a worker remembers: one for each record of a batch
+SCHEMAS_MAX: Final = 4000  # schemas a worker remembers: one for each record of a batch
 SCHEMAS_BYTES_MAX: Final = 16 * 1024**2  # bytes of their text
 STREAM_WATCH_SECONDS: Final = 0.25  # s between looks at the lag of a stream
 STREAM_WATCHERS_MAX: Final = 8  # threads that look at the lag of streams; brokers that do not answer hold one each
