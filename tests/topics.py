@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager, closing, contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
+import pytest
 from kafka import KafkaConsumer, TopicPartition
 from tests.engine_fixture import Engine, until
 from tests.kafka_fixture import KafkaServer, committed, produce, producing, scan, settled
@@ -208,6 +209,23 @@ class Scored:
 
     def dead(self) -> list[Record]:
         return self.topics.read(self.stream.dead_letter)
+
+
+@pytest.fixture(params=["embedded", "kafka"])
+def topics(request: pytest.FixtureRequest, engine: Engine) -> Topics:
+    """Of the test's engine, and of a Kafka broker."""
+    if request.param == "embedded":
+        return EmbeddedTopics(engine.project.embedded_log)
+    return KafkaTopics(request.getfixturevalue("kafka"))
+
+
+@pytest.fixture
+def scored(engine: Engine, topics: Topics) -> Scored:
+    """A function that is deployed, its topics there and empty."""
+    scored = Scored(engine, topics)
+    scored.create()
+    scored.deploy()
+    return scored
 
 
 def entry(number: int) -> Entry:

@@ -5,7 +5,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,6 +14,7 @@ from tests.contract import test_kafka_failures as failures
 from tests.contract import test_kafka_group as names
 from tests.contract.test_brokers import copied, numbered, polled
 from tests.contract.test_kafka_broker import make_topics
+from tests.contract.test_kafka_group import named
 from tests.kafka_fixture import KafkaServer, committed, produce, read_all
 from tests.topics import somebody
 
@@ -24,6 +25,7 @@ from sunup.stream.kafka.python import KafkaBroker
 
 # kafka-python closes no socket that did not get to connect; they are closed when they are collected.
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
+__all__ = ["named"]
 SOON = 60.0  # s until something that has to come counts as lost
 
 test_a_closed_reader_is_followed_at_once = groups.test_a_closed_reader_is_followed_at_once
@@ -42,19 +44,6 @@ test_a_reader_that_keeps_its_place_loses_nothing = names.test_a_reader_that_keep
 @pytest.fixture
 def client() -> Callable[[str, Stream, Reader], Broker]:
     return ConfluentBroker
-
-
-@pytest.fixture
-def named(stream: Stream) -> Iterator[Callable[[str, str], Broker]]:
-    brokers: list[Broker] = []
-
-    def another(servers: str, name: str) -> Broker:
-        brokers.append(ConfluentBroker(servers, stream, Reader(name)))
-        return brokers[-1]
-
-    yield another
-    for broker in brokers:
-        broker.close()
 
 
 @pytest.fixture(autouse=True)

@@ -14,7 +14,7 @@ from tests.contract.test_kafka_broker import SLACK, SOON, make_topics, wait_for
 from tests.kafka_fixture import KafkaServer, produce, read_all
 from tests.topics import somebody
 
-from sunup.stream.broker import BrokerError, Reader, Record, Stream, Trouble
+from sunup.stream.broker import Broker, BrokerError, Reader, Record, Stream, Trouble
 from sunup.stream.kafka.python import KafkaBroker
 
 # kafka-python closes no socket that did not get to connect; they are closed when they are collected.
@@ -30,12 +30,12 @@ def collected() -> Iterator[None]:
 
 
 @pytest.fixture
-def named(stream: Stream) -> Iterator[Callable[[str, str], KafkaBroker]]:
+def named(stream: Stream, client: Callable[[str, Stream, Reader], Broker]) -> Iterator[Callable[[str, str], Broker]]:
     """A reader of the name, exactly once; all are closed at the end."""
-    brokers: list[KafkaBroker] = []
+    brokers: list[Broker] = []
 
-    def another(servers: str, name: str) -> KafkaBroker:
-        brokers.append(KafkaBroker(servers, stream, Reader(name)))
+    def another(servers: str, name: str) -> Broker:
+        brokers.append(client(servers, stream, Reader(name)))
         return brokers[-1]
 
     yield another
@@ -48,7 +48,7 @@ def values(server: KafkaServer, stream: Stream) -> list[int]:
 
 
 def test_whoever_replaces_a_killed_reader_goes_on_at_once(
-    kafka: KafkaServer, stream: Stream, named: Callable[[str, str], KafkaBroker], tmp_path: Path
+    kafka: KafkaServer, stream: Stream, named: Callable[[str, str], Broker], tmp_path: Path
 ) -> None:
     """Long before the session of the dead one ends, and whatever it left half done; the output has everything once."""
     make_topics(kafka, stream)
@@ -72,7 +72,7 @@ def test_whoever_replaces_a_killed_reader_goes_on_at_once(
 
 
 def test_the_older_of_two_readers_of_one_name_is_fenced(
-    kafka: KafkaServer, stream: Stream, named: Callable[[str, str], KafkaBroker]
+    kafka: KafkaServer, stream: Stream, named: Callable[[str, str], Broker]
 ) -> None:
     make_topics(kafka, stream)
     produce(kafka.servers, stream.input, numbered(100))
@@ -92,7 +92,7 @@ def test_the_older_of_two_readers_of_one_name_is_fenced(
 
 
 def test_a_reader_goes_on_while_others_come_and_go(
-    kafka: KafkaServer, stream: Stream, named: Callable[[str, str], KafkaBroker]
+    kafka: KafkaServer, stream: Stream, named: Callable[[str, str], Broker]
 ) -> None:
     """Also while one of them does not answer the group: it has joined and does not poll, as in a long batch."""
     make_topics(kafka, stream)

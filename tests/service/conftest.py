@@ -7,10 +7,11 @@ import pytest
 from tests.moderate_fixture import moderate, moderate_pictures
 from tests.postgres_fixture import postgres
 from tests.redis_fixture import redis_server, redis_url
+from tests.topics import scored, topics
 
 from sunup.bundle.packager import Packager
 
-__all__ = ["moderate", "moderate_pictures", "postgres", "redis_server", "redis_url"]
+__all__ = ["moderate", "moderate_pictures", "postgres", "redis_server", "redis_url", "scored", "topics"]
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -13,26 +13,10 @@ from collections import Counter
 import pytest
 from tests.engine_fixture import Engine, until
 from tests.service.test_cli import platform
-from tests.topics import EmbeddedTopics, KafkaTopics, Scored, Topics, entry, malformed, sources
+from tests.topics import EmbeddedTopics, Scored, Topics, entry, malformed, sources
 
 RECORDS = 20_000
 pytestmark = pytest.mark.timeout(300)
-
-
-@pytest.fixture(params=["embedded", "kafka"])
-def topics(request: pytest.FixtureRequest, engine: Engine) -> Topics:
-    if request.param == "embedded":
-        return EmbeddedTopics(engine.project.embedded_log)
-    return KafkaTopics(request.getfixturevalue("kafka"))
-
-
-@pytest.fixture
-def scored(engine: Engine, topics: Topics) -> Scored:
-    """A function that is deployed, its topics there and empty."""
-    scored = Scored(engine, topics)
-    scored.create()
-    scored.deploy()
-    return scored
 
 
 def test_every_record_is_scored_once_and_bad_ones_are_dead_letters_with_reasons(scored: Scored) -> None:

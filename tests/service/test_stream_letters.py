@@ -11,29 +11,13 @@ import msgspec
 import pytest
 from tests.engine_fixture import Engine, until
 from tests.service.test_cli import PLATFORM, platform
-from tests.topics import EmbeddedTopics, KafkaTopics, Scored, Topics, entry, malformed, sources
+from tests.topics import Scored, entry, malformed, sources
 
 from sunup.types import Field
 
 RECORDS = 4950
 FIXED = [Field("z", "float64")]  # what makes {"x": 1, "z": 2} no mistake
 pytestmark = pytest.mark.timeout(300)
-
-
-@pytest.fixture(params=["embedded", "kafka"])
-def topics(request: pytest.FixtureRequest, engine: Engine) -> Topics:
-    if request.param == "embedded":
-        return EmbeddedTopics(engine.project.embedded_log)
-    return KafkaTopics(request.getfixturevalue("kafka"))
-
-
-@pytest.fixture
-def scored(engine: Engine, topics: Topics) -> Scored:
-    """A function that is deployed, its topics there and empty."""
-    scored = Scored(engine, topics)
-    scored.create()
-    scored.deploy()
-    return scored
 
 
 def dead(scored: Scored, *arguments: str) -> dict[str, Any]:

@@ -8,12 +8,10 @@ from collections import Counter
 import pytest
 from tests.engine_fixture import Engine, until
 from tests.service.test_cli import platform
-from tests.service.test_stream import scored, topics
 from tests.topics import Scored, sources
 
 from sunup.errors import CommandError
 
-__all__ = ["scored", "topics"]
 pytestmark = pytest.mark.timeout(120)
 
 

@@ -14,7 +14,7 @@ from tests.engine_fixture import Engine, until
 from tests.proxy import Proxy
 from tests.redis_fixture import RedisServer
 from tests.service.test_store_outage import ENTITIES, USERS, fill, score
-from tests.service.test_stream import code_of, topics
+from tests.service.test_stream import code_of
 from tests.small_bundle import logistic, make_bundle
 from tests.topics import Scored, Topics, entry, sources
 
@@ -22,8 +22,6 @@ from sunup.limits import STREAM_TRIES_MAX, STREAM_TRY_SECONDS
 from sunup.lookup.plan import ReadPlan, dump, entity_columns
 from sunup.settings import STREAM_BROKER
 from sunup.types import Field
-
-__all__ = ["topics"]
 
 pytestmark = pytest.mark.timeout(300)
 DEADLY, SPOILT = 666, 555

@@ -7,9 +7,9 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from tests.engine_fixture import Engine, until
+from tests.engine_fixture import until
 from tests.service.test_cli import PLATFORM, platform
-from tests.topics import EmbeddedTopics, KafkaTopics, Scored, Topics, somebody, sources
+from tests.topics import Scored, somebody, sources
 
 from sunup.settings import STREAM_BROKER
 from sunup.stream.broker import Stream
@@ -19,19 +19,9 @@ RECORDS = 200
 pytestmark = pytest.mark.timeout(300)
 
 
-@pytest.fixture(params=["embedded", "kafka"])
-def topics(request: pytest.FixtureRequest, engine: Engine) -> Topics:
-    if request.param == "embedded":
-        return EmbeddedTopics(engine.project.embedded_log)
-    return KafkaTopics(request.getfixturevalue("kafka"))
-
-
 @pytest.fixture
-def scored(engine: Engine, topics: Topics) -> Scored:
-    """A function that has read its topic."""
-    scored = Scored(engine, topics)
-    scored.create()
-    scored.deploy()
+def scored(scored: Scored) -> Scored:
+    """It has read its topic."""
     scored.send(range(RECORDS))
     scored.wait_for_zero()
     return scored

@@ -11,12 +11,11 @@ from collections import defaultdict
 import pytest
 from kafka import KafkaProducer
 from tests.engine_fixture import Engine, until
-from tests.service.test_stream import Flow, check_nothing_lost, topics
+from tests.service.test_stream import Flow, check_nothing_lost
 from tests.topics import KafkaTopics, Scored, Topics, sources
 
 from sunup.stream.broker import Record
 
-__all__ = ["topics"]
 CYCLES = 10
 WAKES = 20
 pytestmark = pytest.mark.timeout(180)
