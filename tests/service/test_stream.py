@@ -259,6 +259,7 @@ def test_one_worker_that_hangs_is_replaced_and_the_other_left_alone(engine: Engi
     scored.send(range(30_000))
     scored.deploy()
     until(lambda: len(scored.slots) == 2 and _read_by(scored) == 2, "two workers that read")
+    until(scored.is_read, "a moment at which no worker writes: stopped in a transaction, it would stop the others too")
     hung, other = scored.slots[0], scored.slots[1]
     os.kill(hung, signal.SIGSTOP)
     with Flow(scored, every=0.2) as flow:
