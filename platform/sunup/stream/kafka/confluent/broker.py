@@ -9,6 +9,7 @@ hands only while a reader polls or keeps, when librdkafka calls `_assigned` and 
 import logging
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from threading import Thread
 from typing import Any, Final
@@ -94,7 +95,9 @@ class ConfluentBroker:
         self._enter()
         with told(self._words), self._watchdog.over("a commit"):
             self._check()
-            for topic in self._meet({output.topic for output in outputs}):
+            topics = {output.topic for output in outputs}
+            self._meet(topics)
+            for topic in topics:
                 self._writer.meet(topic, _MEET_SECONDS)
             positions = [TopicPartition(self._stream.input, each, at) for each, at in self._polled.items()]
             if self._who.exactly_once and (outputs or positions):
@@ -139,21 +142,23 @@ class ConfluentBroker:
                     raise
             reader = self._reader = self._clients.reader(self._erred)
             self._meet({self._stream.input})
+            for topic in (self._stream.output, self._stream.dead_letter):
+                # Before it fetches: behind a fetch that waits, each would take 500 ms. What is wrong, `commit` says.
+                with suppress(Refused):
+                    self._meet({topic})
             calls = {"on_assign": self._assigned, "on_revoke": self._revoked, "on_lost": self._revoked}
             reader.subscribe([self._stream.input], **calls)
         self._moved = time.monotonic()
         self._heard = self._moved - 0.8 * LOOK_SECONDS  # is all well? a first look sooner
 
-    def _meet(self, topics: set[str]) -> set[str]:
-        """See that topics are there; those that were not seen before. A producer would have a broker make them, which a
-        consumer does not."""
+    def _meet(self, topics: set[str]) -> None:
+        """See that topics are there. A producer would have a broker make them, which a consumer does not."""
         new = topics - self._seen
         for topic in sorted(new):
             error = self._reader.list_topics(topic, _MEET_SECONDS).topics[topic].error
             if error is not None:
                 raise Refused(error, topic)
         self._seen |= new
-        return new
 
     def _assigned(self, reader: Consumer, places: list[TopicPartition]) -> None:
         reader.incremental_assign(places)

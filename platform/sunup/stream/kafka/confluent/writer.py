@@ -23,6 +23,7 @@ class Writer:
     def __init__(self, clients: Clients, on_error: Told) -> None:
         self._producer = clients.writer(on_error, self._delivered)
         self._failed: list[Refused] = []
+        self._met: set[str] = set()
 
     def begin(self, seconds: float) -> None:
         """End what the last writer of this name left half done, and be the only one of it."""
@@ -30,7 +31,9 @@ class Writer:
 
     def meet(self, topic: str, seconds: float) -> None:
         """See where its partitions are; a record for a topic that is not known yet may wait for half a second."""
-        self._producer.list_topics(topic, seconds)
+        if topic not in self._met:
+            self._producer.list_topics(topic, seconds)
+            self._met.add(topic)
 
     def write(self, outputs: Sequence[Output], until: float) -> None:
         """Until every output is acknowledged."""
