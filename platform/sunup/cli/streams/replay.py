@@ -1,7 +1,6 @@
 """`platform stream replay`: dead letters go back to where they came from."""
 
 import os
-import time
 from collections import Counter
 from contextlib import closing
 from typing import Final
@@ -9,11 +8,11 @@ from typing import Final
 import click
 
 from sunup.cli.streams.confirm import confirm
-from sunup.cli.streams.source import Source, source_of
+from sunup.cli.streams.source import Source, source_of, unfenced
 from sunup.cli.terminal import Stages, options, show_json, show_note, show_table, stages
 from sunup.errors import CommandError
 from sunup.settings import Project
-from sunup.stream.broker import BrokerError, Reader, Trouble
+from sunup.stream.broker import BrokerError, Reader
 from sunup.stream.replay import Chosen, Plan, plan, replay, replay_stream
 
 _UNFINISHED_SECONDS: Final = 30.0  # s; a broker ends what a killed replay has begun 10 s later, or looks after 10 more
@@ -52,17 +51,12 @@ def replay_command(
 
 def _plan(source: Source, chosen: Chosen, limit: int | None) -> Plan:
     """See stream.replay.plan; waits for what a replay that was killed has left unfinished."""
-    until, said = time.monotonic() + _UNFINISHED_SECONDS, False
     with closing(source.admin()) as admin:
-        while True:
-            try:
-                return plan(admin, source.stream, chosen, limit)
-            except BrokerError as error:
-                if error.trouble is not Trouble.FENCED or time.monotonic() > until:
-                    raise
-                if not said:
-                    show_note("A replay is under way, or was interrupted: waiting for its transaction to end.")
-                said = True
+        return unfenced(
+            lambda: plan(admin, source.stream, chosen, limit),
+            _UNFINISHED_SECONDS,
+            "A replay is under way, or was interrupted: waiting for its transaction to end.",
+        )
 
 
 def _run(source: Source, chosen: Chosen, planned: Plan, shown: Stages) -> Counter[str]:

@@ -12,16 +12,14 @@ import click
 from sunup.bundle.declare.quantity import parse_seconds
 from sunup.cli.engine import running
 from sunup.cli.streams.confirm import confirm
-from sunup.cli.streams.source import Source, source_of
-from sunup.cli.terminal import options, show_json, show_note, show_table
+from sunup.cli.streams.source import LOOK_SECONDS, Source, source_of, unfenced
+from sunup.cli.terminal import options, show_json, show_table
 from sunup.engine.local.client import LocalEngine
 from sunup.errors import CommandError, UsageError
 from sunup.settings import Project
 from sunup.stream.admin import Admin
-from sunup.stream.broker import BrokerError, Trouble
 
 _ALONE_SECONDS: Final = 90.0  # s until nobody reads: workers finish their batch, and a broker forgets a dead one in 30
-_LOOK_SECONDS: Final = 0.1  # neither the engine nor a broker calls back
 _COLUMNS: Final = ("partition ", "from ", "to ", "kept ", "what that means")
 
 Given = TypeVar("Given")
@@ -107,7 +105,7 @@ def plan(source: Source, admin: Admin, to: str, partitions: Sequence[int]) -> li
         raise UsageError(f"{topic} has no partition {min(strange)}: it has {min(spans)} to {max(spans)}.")
     chosen = {number: spans[number] for number in (partitions or spans)}
     where = _targets(admin, topic, to, chosen)
-    positions = _unfenced(lambda: admin.positions(group, topic))
+    positions = _alone(lambda: admin.positions(group, topic))
     steps = []
     for number, (first, end) in sorted(chosen.items()):
         # A group that has never read begins at the oldest record, and one that is too late goes on there.
@@ -159,7 +157,7 @@ def _nobody_reads(engine: LocalEngine, function: str) -> Iterator[None]:
                 raise CommandError(
                     f"Workers of {function} have not ended for {_ALONE_SECONDS:.0f} s; nothing was moved."
                 )
-            time.sleep(_LOOK_SECONDS)
+            time.sleep(LOOK_SECONDS)
         yield
     finally:
         if paused != "all":
@@ -176,23 +174,11 @@ def _move(source: Source, admin: Admin, todo: Sequence[Step]) -> list[Step]:
         admin.move(group, topic, {step.partition: step.target for step in done})
         return done
 
-    return _unfenced(act)
+    return _alone(act)
 
 
-def _unfenced(act: Callable[[], Given]) -> Given:
-    """What `act` returns, as soon as the broker knows that nobody reads any more."""
-    until = time.monotonic() + _ALONE_SECONDS
-    said = False
-    while True:
-        try:
-            return act()
-        except BrokerError as error:
-            if error.trouble is not Trouble.FENCED or time.monotonic() > until:
-                raise
-            if not said:
-                show_note("Waiting for the broker to know that nobody reads any more.")
-            said = True
-            time.sleep(_LOOK_SECONDS)
+def _alone(act: Callable[[], Given]) -> Given:
+    return unfenced(act, _ALONE_SECONDS, "Waiting for the broker to know that nobody reads any more.")
 
 
 def _question(todo: Sequence[Step]) -> str:

@@ -1,19 +1,25 @@
 """Where the topics of a deployed function are, for commands that go to them past the engine."""
 
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Final, NamedTuple, TypeVar
 
 from sunup.bundle.manifest import StreamSpec
 from sunup.bundle.store import Store, read_manifest
 from sunup.cli.streams.broker import broker_settings
+from sunup.cli.terminal import show_note
 from sunup.engine.local.client import LocalEngine
 from sunup.engine.local.state import StateFile
 from sunup.errors import UsageError
 from sunup.settings import EMBEDDED, STREAM_BROKER, Project
 from sunup.stream.admin import Admin
-from sunup.stream.broker import Broker, Reader, Stream
+from sunup.stream.broker import Broker, BrokerError, Reader, Stream, Trouble
 from sunup.stream.open import open_admin, open_broker
+
+LOOK_SECONDS: Final = 0.1  # neither the engine nor a broker calls back
+
+Given = TypeVar("Given")
 
 
 class Source(NamedTuple):
@@ -75,3 +81,18 @@ def _with(declared: StreamSpec, broker: str, environment: Mapping[str, str]) -> 
         return environment
     name, _, otherwise = declared.broker.removeprefix("env:").partition(" or ")
     return {**environment, name: "" if broker == otherwise else broker}
+
+
+def unfenced(act: Callable[[], Given], seconds: float, note: str) -> Given:
+    """What `act` returns as soon as the broker lets it; for so long it is tried. `note`: said where that takes time."""
+    until, said = time.monotonic() + seconds, False
+    while True:
+        try:
+            return act()
+        except BrokerError as error:
+            if error.trouble is not Trouble.FENCED or time.monotonic() > until:
+                raise
+            if not said:
+                show_note(note)
+            said = True
+            time.sleep(LOOK_SECONDS)

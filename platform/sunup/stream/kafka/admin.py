@@ -12,7 +12,7 @@ from kafka.structs import OffsetAndMetadata, TopicPartition
 
 from sunup.limits import STREAM_BROKER_SECONDS_MAX
 from sunup.stream.broker import BrokerError, Record, Stream, Trouble
-from sunup.stream.kafka.clients import MS, READER, Clients
+from sunup.stream.kafka.clients import MS, READER, Clients, records_of
 from sunup.stream.kafka.explained import told
 from sunup.stream.kafka.security import OPEN, Security
 from sunup.stream.kafka.words import Words
@@ -136,7 +136,7 @@ class KafkaAdmin:
         (end,) = self._eyes.end_offsets([where], MS // 4).values()
         while (at := self._eyes.position(where, timeout_ms=MS // 4)) < end:
             if found := self._eyes.poll(timeout_ms=200, max_records=records_max).get(where):
-                return [_record(each) for each in found]
+                return records_of(where, found)
             if time.monotonic() >= until:
                 raise errors.KafkaTimeoutError(f"records of {where.topic} wait behind {at}, and none arrive")
         return ()
@@ -156,9 +156,3 @@ def _close(client: Any) -> None:
         client.close()
     except Exception:  # its broker is away, most likely
         _log.debug("while closing", exc_info=True)
-
-
-def _record(record: Any) -> Record:
-    headers = [(name, value or b"") for name, value in record.headers]
-    place = (record.topic, record.partition, record.offset)
-    return Record(*place, record.key, record.value, headers, record.timestamp / 1000)

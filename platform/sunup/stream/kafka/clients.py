@@ -1,13 +1,15 @@
 """kafka-python's clients, as a stream needs them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from kafka import errors
 from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
 from kafka.net.compat import KafkaNetClient
+from kafka.structs import TopicPartition
 
 from sunup.limits import STREAM_BATCH_BYTES_MAX, STREAM_BATCH_RECORDS_MAX, STREAM_BROKER_SECONDS_MAX
+from sunup.stream.broker import Record
 from sunup.stream.kafka.knock import knock
 from sunup.stream.kafka.security import OPEN, Security, for_kafka_python
 
@@ -86,3 +88,20 @@ class Clients:
             if isinstance(error, errors.KafkaTimeoutError):  # all that it says of a broker that wants TLS or SASL
                 knock(self._servers, self._security)
             raise
+
+
+def records_of(partition: TopicPartition, records: Sequence[Any]) -> list[Record]:
+    """What a consumer has polled of one partition."""
+    topic, number = partition
+    return [
+        Record(
+            topic,
+            number,
+            each.offset,
+            each.key,
+            each.value,
+            [(name, value or b"") for name, value in each.headers] if each.headers else [],
+            each.timestamp / 1000,
+        )
+        for each in records
+    ]

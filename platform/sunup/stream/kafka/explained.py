@@ -1,13 +1,12 @@
 """Errors of kafka-python as BrokerErrors."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from typing import Final
 
 from kafka import errors
 
 from sunup.stream.broker import BrokerError
-from sunup.stream.kafka.words import Words
+from sunup.stream.kafka.words import Words, telling
 
 FENCED: Final = (
     errors.CommitFailedError,
@@ -20,15 +19,9 @@ FENCED: Final = (
 )
 
 
-@contextmanager
-def told(words: Words) -> Iterator[None]:
+def told(words: Words) -> AbstractContextManager[None]:
     """Raises BrokerError and nothing else. kafka-python raises others than its own too: RuntimeError, KeyError."""
-    try:
-        yield
-    except BrokerError:
-        raise
-    except Exception as error:
-        raise explained(error, words) from error
+    return telling(words, explained)
 
 
 def explained(error: Exception, words: Words) -> BrokerError:

@@ -19,7 +19,7 @@ from kafka.structs import OffsetAndMetadata, TopicPartition
 
 from sunup.limits import STREAM_BATCH_RECORDS_MAX, STREAM_BROKER_SECONDS_MAX
 from sunup.stream.broker import Lag, Output, Reader, Record, Stream
-from sunup.stream.kafka.clients import READER, Clients
+from sunup.stream.kafka.clients import READER, Clients, records_of
 from sunup.stream.kafka.explained import FENCED, told
 from sunup.stream.kafka.once.membership import Membership
 from sunup.stream.kafka.once.watchdog import Watchdog
@@ -74,7 +74,7 @@ class KafkaBroker:
                 self._polled |= {partition: self._reader.position(partition) for partition in found}
             elif time.monotonic() >= self._heard + LOOK_SECONDS:
                 self._look()
-            return [record for partition, records in found.items() for record in _records(partition, records)]
+            return [record for partition, records in found.items() for record in records_of(partition, records)]
 
     def keep(self) -> None:
         self._enter()
@@ -94,9 +94,7 @@ class KafkaBroker:
                     self._writer.write(outputs, until)
                     self._move(self._polled, until)
             except errors.KafkaTimeoutError:
-                if (
-                    time.monotonic() < until - STREAM_BROKER_SECONDS_MAX / 2
-                ):  # so early it may be a topic that is missing
+                if time.monotonic() < until - STREAM_BROKER_SECONDS_MAX / 2:  # it may be a topic that is missing
                     self.lag()
                 raise
         self._polled.clear()
@@ -167,22 +165,6 @@ class KafkaBroker:
             passed = {each: at for each, at in here.items() if at > lag[each.partition].position}
             with suppress(*FENCED):  # then they are somebody else's now
                 self._move(passed, now + STREAM_BROKER_SECONDS_MAX / 2)
-
-
-def _records(partition: TopicPartition, records: Sequence[Any]) -> list[Record]:
-    topic, number = partition
-    return [
-        Record(
-            topic,
-            number,
-            each.offset,
-            each.key,
-            each.value,
-            [(name, value or b"") for name, value in each.headers] if each.headers else [],
-            each.timestamp / 1000,
-        )
-        for each in records
-    ]
 
 
 def _close(leave: Callable[[], None] | None, reader: Any, writer: Any, others: Sequence[Any]) -> None:

@@ -1,6 +1,7 @@
 """What keeps a stream from going on, in words that say what to do about it. For every client of Kafka."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 from sunup.stream.broker import BrokerError, Stream, Trouble
@@ -61,3 +62,14 @@ class Words(NamedTuple):
 
     def failed(self, error: object) -> BrokerError:
         return BrokerError(Trouble.FAILED, f"the broker at {self.servers} or its client failed: {error}")
+
+
+@contextmanager
+def telling(words: Words, explained: Callable[[Exception, Words], BrokerError]) -> Iterator[None]:
+    """Raises BrokerError and nothing else. `explained`: what a client's exception means."""
+    try:
+        yield
+    except BrokerError:
+        raise
+    except Exception as error:
+        raise explained(error, words) from error

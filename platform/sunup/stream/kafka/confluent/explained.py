@@ -1,13 +1,12 @@
 """Errors of confluent-kafka as BrokerErrors."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from typing import Final
 
 from confluent_kafka import KafkaError, KafkaException
 
 from sunup.stream.broker import BrokerError
-from sunup.stream.kafka.words import Words
+from sunup.stream.kafka.words import Words, telling
 
 STALE: Final = frozenset({KafkaError.ILLEGAL_GENERATION, KafkaError.REBALANCE_IN_PROGRESS})
 FENCED: Final = STALE | {
@@ -55,15 +54,9 @@ class Refused(Exception):
         self.topics = topics
 
 
-@contextmanager
-def told(words: Words) -> Iterator[None]:
+def told(words: Words) -> AbstractContextManager[None]:
     """Raises BrokerError and nothing else."""
-    try:
-        yield
-    except BrokerError:
-        raise
-    except Exception as error:
-        raise explained(error, words) from error
+    return telling(words, explained)
 
 
 def code_of(error: Exception) -> int:
