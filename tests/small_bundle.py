@@ -46,14 +46,14 @@ def make_bundle(
     names: tuple[str, ...] = (),
     log: LogSpec | None = None,
     stream: StreamSpec | None = None,
+    aggregates: tuple[str, ...] = (),
 ) -> str:
     """Write a bundle under `folder` for a model from "input" [-1, n] of `dtype` to "probability" [-1, 2]; its digest.
 
     The request is f0 ... fn-1 (or `names`), unless `request` says which come with it and `features`, a read plan, gives
-    the rest; the response is score and decision. `rows`: warm-up rows; `log`: of what is served.
+    the rest; the response is score and decision. `rows`: warm-up rows; `log`, `aggregates`: see Manifest.
     """
-    width = rows.shape[1]
-    names = names or tuple(f"f{i}" for i in range(width))
+    width, names = rows.shape[1], names or tuple(f"f{i}" for i in range(rows.shape[1]))
     (staged := folder / "staged").mkdir(parents=True)
     given = str(_write_files(staged, model, rows.astype(dtype), features))
     request = request or tuple(Field(name, "float64") for name in names)
@@ -78,6 +78,7 @@ def make_bundle(
         files={file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in sorted(staged.iterdir())},
         log=log,
         stream=stream,
+        aggregates=aggregates,
     )
     return _name(staged, msgspec.json.encode(manifest))
 

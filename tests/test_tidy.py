@@ -47,6 +47,8 @@ MAY_ALSO_IMPORT: Final = {
     # The packager's child proves a model with the executor that will serve it, and profiles its training sample.
     "sunup.bundle.convert": {"execute", "served"},
     "sunup.bundle.handler.child": {"batch", "execute"},  # tried with the code that will run it
+    "sunup.stream.aggregate": {"lookup"},  # writes views where lookups read them
+    "sunup.stream.aggregate.kept": {"lookup"},  # the same
     "sunup.stream.loop": SERVING,  # a transport of the pipeline; the brokers beside it know nothing of one
     "sunup.stream.scoring": SERVING,  # the same
 }
@@ -61,7 +63,7 @@ HOMES: Final = {
     "click": ("cli/",),
     "feast": ("lookup/compile/",),
     "google": ("lookup/compile/",),
-    "hiredis": ("lookup/stores/redis/link.py",),
+    "hiredis": ("lookup/stores/redis/link.py", "lookup/writing/redis/wire.py"),
     "httptools": ("serve/",),
     "confluent_kafka": ("stream/kafka/confluent/",),
     "fastavro": ("wire/",),
@@ -79,7 +81,7 @@ HOMES: Final = {
     "opentelemetry": ("serve/telemetry/spans.py",),
     "pandas": ("bundle/convert/",),
     "prometheus_client": ("serve/",),
-    "psycopg": ("lookup/stores/postgres/",),
+    "psycopg": ("lookup/stores/postgres/", "lookup/writing/postgres/"),
     "pyarrow": ("bundle/convert/", "served/parquet.py", "served/skew/reading.py"),
     "rich": ("cli/",),
     "skl2onnx": ("bundle/convert/",),

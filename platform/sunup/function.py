@@ -28,11 +28,9 @@ from sunup.execute.proof import Warmup, compare, read_warmup
 from sunup.limits import BATCH_ROWS_MAX, IMAGE_RUN_ROWS_MAX, INLINE_SECONDS_MAX
 from sunup.link.process import trim_heap
 from sunup.lookup import plan as read_plan
-from sunup.lookup.ages import AgedLookup
-from sunup.lookup.cache import cached
-from sunup.lookup.circuit import GuardedStore
 from sunup.lookup.join import Lookup
-from sunup.lookup.stores.open import open_store
+from sunup.lookup.kinds.open import open_lookup
+from sunup.settings import FEATURES_URL
 from sunup.types import Field
 from sunup.wire.fields import ImageField
 from sunup.wire.oip import OipCodec
@@ -48,7 +46,6 @@ HANDLER: Final = "handler.py"
 WARMUP: Final = "warmup.npz"
 RETRIEVE: Final = "retrieve.onnx"  # the second model of a ranking function, and the rows that prove it
 RETRIEVE_WARMUP: Final = "retrieve.npz"
-FEATURES_URL: Final = "features_url"  # the setting that says where the online store is
 
 
 class Cost(NamedTuple):
@@ -110,6 +107,7 @@ class Function:
             function=manifest.function,
             model=f"{manifest.model.name}/{manifest.model.version}",
             revision=revision,
+            beside=manifest.beside,
         )
 
     def oip_codec(self) -> OipCodec:
@@ -155,17 +153,19 @@ def load(
     cost: Cost | None = None,
     kept: Executor | None = None,
     machine: str = "",
+    streams: bool = False,
 ) -> Function:
     """The function in the folder `bundle`. `prove`: check every byte and the model's answers, not only its shape.
 
     `cost`: what an earlier worker of this bundle measured on this machine; it saves a cold start the warm-up run.
     `kept`: its model, as `open_kept` opened it before. `machine`: names this one where a large model may be kept as it
-    likes it best; a proving start makes that and proves it, others find it.
+    likes it best; a proving start makes that and proves it, others find it. `streams`: it scores the function's topic,
+    so that what is aggregated there comes with the rows.
     Raises BundleDamaged, ProofFailed, or UsageError when a setting is missing.
     """
     started, manifest = perf_counter(), verify(bundle) if prove else check(bundle)
     executor = kept or _open_main(bundle, manifest, machine, prove=prove)
-    lookup = _open_lookup(bundle / FEATURES, manifest, settings)
+    lookup = _open_lookup(bundle / FEATURES, manifest, settings, given=streams)
     fields = manifest.rows + (lookup.columns if lookup else ())
     handled = _open_handler(bundle / HANDLER, manifest, executor, fields)
     assembly = Assembly((), ()) if handled else Assembly(manifest.inputs, fields)
@@ -218,7 +218,7 @@ def _open_model(path: Path, *, layout: bool) -> Executor:
         raise BundleDamaged(f"{path} cannot be loaded by ONNX Runtime {runtime()}: {error}") from error
 
 
-def _open_lookup(path: Path, manifest: Manifest, settings: Mapping[str, str]) -> Lookup | None:
+def _open_lookup(path: Path, manifest: Manifest, settings: Mapping[str, str], *, given: bool) -> Lookup | None:
     if path.name not in manifest.files:
         return None
     url = settings.get(FEATURES_URL)
@@ -227,14 +227,8 @@ def _open_lookup(path: Path, manifest: Manifest, settings: Mapping[str, str]) ->
             f"{manifest.function} reads features, and the engine has no {FEATURES_URL} setting. "
             "Give it the online store, for example sqlite:///absolute/path or redis://host:port/db."
         )
-    plan = read_plan.load(path.read_bytes())
-    store = open_store(url if plan.entities else "memory:", plan)  # on-demand views may need none
-    store = cached(GuardedStore(store, plan), plan)
-    if plan.on_demand:
-        from sunup.lookup.derive.lookup import open_derived  # only functions with on-demand views pay for it
-
-        return open_derived(plan, store, manifest.rows, path.with_name(FEATURES_CODE), aged=manifest.log is not None)
-    return (AgedLookup if manifest.log else Lookup)(plan, store, manifest.rows)
+    plan, code = read_plan.load(path.read_bytes()), path.with_name(FEATURES_CODE)
+    return open_lookup(plan, url, manifest.rows, code, aged=manifest.log is not None, given=given)
 
 
 def _ranking(manifest: Manifest) -> Ranking | None:

@@ -9,6 +9,8 @@ from sunup.limits import SOCKET_PATH_BYTES_MAX
 
 STATE = ".sunup"
 EMBEDDED_LOG = "log.db"
+AGGREGATES = "aggregates"
+FEATURES_URL = "features_url"  # the setting of a revision that says where its online store is
 STREAM_BROKER = "stream_broker"  # the setting of a revision that says where its topics are: host:port,... or EMBEDDED
 STREAM_SECURITY = "stream_security"  # the same: how Kafka lets its workers in, a stream.kafka.security.Security as JSON
 SCHEMA_REGISTRY = "schema_registry"  # the same: where schemas of records are, a wire.confluent.registry.Address as JSON
@@ -60,6 +62,11 @@ class Project:
     def embedded_log(self) -> Path:
         """The topics of functions whose stream says `embedded`: one SQLite file."""
         return self.state / EMBEDDED_LOG
+
+    @property
+    def aggregates(self) -> Path:
+        """The tiles of stream feature views: a folder per function, a SQLite file per partition."""
+        return self.state / AGGREGATES
 
     @property
     def served(self) -> Path:

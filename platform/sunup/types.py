@@ -5,7 +5,7 @@ form because a one-row call is the common case: building thirty one-element arra
 Messages are msgspec structs: making one costs a tenth of what a frozen dataclass costs, and every call makes three.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final, Literal, TypeAlias
 
 import msgspec
@@ -86,6 +86,46 @@ class CacheSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return tuple(name for name, ttl in (("identical", self.identical_s), ("similar", self.similar_s)) if ttl)
 
 
+class Aggregation(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One feature of a stream feature view: `function` of the event field `column` over the last `window_s` seconds.
+
+    An event whose `column` is null or absent takes no part in it. Of a window without events count and sum are 0; min,
+    max and mean are null.
+    """
+
+    feature: str
+    function: Literal["sum", "count", "min", "max", "mean"]
+    column: str
+    window_s: int
+
+
+class Aggregated(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How a stream feature view is made of the events of `topic`.
+
+    `timestamp`: the event field with its time (RFC 3339, or seconds since the epoch); `hop_s`: width of a tile, in
+    seconds from the epoch on; a window is that of whole tiles up to and with the one that holds the moment it is asked
+    for. `late_s`: how much older than the newest event of its partition an event may be. `event_id`: the event field
+    by which a second copy is known, "" for none. `aggregations`: one per feature of the view, in no order.
+    """
+
+    topic: str
+    timestamp: str
+    hop_s: int
+    late_s: float
+    event_id: str
+    aggregations: tuple[Aggregation, ...]
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The event fields that are aggregated, each once, in the order of `Event.values`."""
+        return tuple(dict.fromkeys(each.column for each in self.aggregations))
+
+    @property
+    def window_s_max(self) -> int:
+        """The longest window."""
+        return max(each.window_s for each in self.aggregations)
+
+
 class Decision(msgspec.Struct, frozen=True):
     """A response field computed from another one: `then` where `field` > `above`, else `otherwise`."""
 
@@ -128,6 +168,17 @@ class Call(msgspec.Struct, frozen=True):
     wanted: tuple[str, ...] = ()
     parameters: Mapping[str, Any] = msgspec.field(default_factory=dict)
     origins: Sequence[tuple[str, int]] = ()
+
+
+class GivenRows(list[Row]):
+    """Rows of a call that bring values of aggregated feature views along: `given[i]` are those of row i, as
+    lookup.kinds.given says. Only a stream worker that aggregates makes any."""
+
+    __slots__ = ("given",)
+
+    def __init__(self, rows: Iterable[Row], given: Sequence[Row]) -> None:
+        super().__init__(rows)
+        self.given = given
 
 
 class Features(msgspec.Struct, frozen=True):

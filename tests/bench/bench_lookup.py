@@ -86,7 +86,7 @@ def _started(stack: ExitStack, store: Store, folder: Path) -> dict[str, Subject]
 def _plans(repository: FeatureStore, folder: Path) -> str:
     """Write the read plan of each service; the features URL."""
     for service, request in REQUEST.items():
-        plan, url, _ = compile_service(
+        plan, url, *_ = compile_service(
             folder, service, request=request, defaults={}, max_age={}, deadline_ms=DEADLINE_MS, on_missing="default"
         )
         if [column.name for column in plan.columns] != list(columns(service)):

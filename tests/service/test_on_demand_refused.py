@@ -20,8 +20,8 @@ with warnings.catch_warnings():
     from feast.protos.feast.types.Value_pb2 import Value
 
 from sunup.errors import FeaturesRefused
+from sunup.lookup.compile.on_demand.trial import try_on_demand
 from sunup.lookup.compile.service import Compiled, compile_service
-from sunup.lookup.compile.trial import try_on_demand
 from sunup.lookup.join import Lookup
 from sunup.lookup.plan import dump
 from sunup.lookup.stores.open import open_store

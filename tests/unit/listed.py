@@ -19,10 +19,11 @@ class Topics:
     records: dict[int, list[Record]] = field(default_factory=dict)
     positions: dict[int, int] = field(default_factory=dict)
     written: list[Output] = field(default_factory=list)
+    wall: float = 0.0  # when records are written, seconds since the epoch
 
     def add(self, value: bytes | None, *, partition: int = 0, key: bytes | None = None, headers: Headers = ()) -> None:
         held = self.records.setdefault(partition, [])
-        held.append(Record(STREAM.input, partition, len(held), key, value, headers, 0.0))
+        held.append(Record(STREAM.input, partition, len(held), key, value, headers, self.wall))
 
     def of(self, topic: str) -> list[Output]:
         return [output for output in self.written if output.topic == topic]
@@ -54,7 +55,8 @@ class ListBroker:
         self.kept += 1
 
     def reads(self) -> Collection[int]:
-        return ()
+        index, count, without = self._share
+        return [number for number in self._topics.records if number % count == index and number not in without]
 
     def join(self, index: int, count: int, without: Collection[int] = ()) -> None:
         self._enter("join")

@@ -101,7 +101,7 @@ def test_a_view_under_two_names_with_two_keys(repo: Path) -> None:
 @pytest.mark.parametrize(
     ("service", "says"),
     [
-        ("streamed", "clicks is a StreamFeatureView, whose transformation"),
+        ("streamed", "clicks cannot be aggregated: its PushSource names no topic"),
         ("labelled", "labels is a LabelView, which is not read from the online store"),
         ("off", "off is disabled"),
     ],

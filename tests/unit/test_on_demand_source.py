@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from sunup.lookup.compile.source import MODULES, Refused, read, render
+from sunup.lookup.compile.on_demand.source import MODULES, Refused, read, render
 from sunup.lookup.derive.made import giver, taker
 from sunup.lookup.derive.view import load_makers
 

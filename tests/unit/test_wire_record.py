@@ -221,6 +221,25 @@ def test_too_many_records_are_refused() -> None:
             decode(narrow, [*([{"card_id": 1}] * RECORDS_MAX), last])
 
 
+def test_what_a_record_holds_beside_the_request_is_not_read() -> None:
+    """Fields of events, on a topic whose records both a stream feature view and a model are made of."""
+    codec = RecordCodec(
+        request=REQUEST, response=RESPONSE, function="f", model="f/1", revision=1, beside=["id", "event_time"]
+    )
+    more = {"event_time": {"any": ["thing", None]}, "id": None}
+    (row,) = decode(codec, GOOD).rows
+    assert decode(codec, more | GOOD).rows == (row,)
+    assert decode(codec, [GOOD, GOOD | more, {"id": 7} | GOOD]).rows == [row] * 3
+    assert len(decode(codec, [GOOD | more | {"card_id": 1}, GOOD | {"card_id": 2}, more]).rows) == 2
+    null = {name: None for name in GOOD if name == "amount"}
+    assert decode(codec, GOOD | null | more).rows[0][1:] != row[1:]
+    wrong = refusal(codec, more | GOOD | {"card_id": "x"})
+    assert (wrong["code"], wrong["field"]) == ("wrong_type", "card_id")
+    unknown = refusal(codec, more | GOOD | {"event_tim": 1})
+    assert (unknown["code"], unknown["field"]) == ("unknown_field", "event_tim")
+    assert refusal(codec, more)["code"] == "missing_field"
+
+
 def test_bytes_travel_as_base64() -> None:
     codec = RecordCodec(
         request=[Field("raw", "bytes")], response=[Field("raw", "bytes")], function="f", model="f/1", revision=1

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from sunup.errors import BadRequest, CallError
 from sunup.limits import CANDIDATES_MAX, RANK_ROWS_MAX
-from sunup.types import Call, Column, Field, Reply, Row
+from sunup.types import Call, Column, Field, GivenRows, Reply, Row
 
 Notes = Sequence[tuple[str, ...]] | None
 
@@ -64,7 +64,8 @@ class Ranking:
         for place, items in zip(places, found.tolist(), strict=True):
             row = rows[place]
             rows[place] = (*row[:at], items, *row[at + 1 :])
-        return msgspec.structs.replace(call, rows=rows)
+        given = call.rows.given if isinstance(call.rows, GivenRows) else None
+        return msgspec.structs.replace(call, rows=rows if given is None else GivenRows(rows, given))
 
     def expand(self, call: Call) -> Expanded:
         """One row per candidate. A record with none, or too many, fails alone. Raises BadRequest for a call that has
@@ -76,6 +77,8 @@ class Ranking:
         origins: list[tuple[str, int]] = []
         sizes: list[int] = []
         kept: list[int] = []
+        source = call.rows if isinstance(call.rows, GivenRows) else None  # a candidate has what its record was given
+        values: list[Row] = []
         for place, (position, row) in enumerate(zip(positions, call.rows, strict=True)):
             given = row[at]
             if type(given) is not list or not given:
@@ -89,6 +92,8 @@ class Ranking:
                 origins += [call.origins[place] if call.origins else (call.id, position)] * len(items)
                 sizes.append(len(items))
                 kept.append(position)
+                if source is not None:
+                    values += [source.given[place]] * len(items)
             if len(rows) > RANK_ROWS_MAX:
                 raise BadRequest(
                     f"more than {RANK_ROWS_MAX} candidates in one call; send its records in several calls",
@@ -97,7 +102,7 @@ class Ranking:
                 )
         expanded = msgspec.structs.replace(
             call,
-            rows=rows,
+            rows=rows if source is None else GivenRows(rows, values),
             count=len(rows),
             failed={},
             single=False,

@@ -87,7 +87,8 @@ class StreamSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     `broker`: "host:port,host:port", "env:NAME" (the deployer's environment), "embedded", or "env:NAME or embedded".
     `output`, `dead_letter` and `group` (what remembers how far the function has read) default to <function>-scores,
     <function>-dead and sunup-<function>. `schema_registry`: where schemas of records in Confluent's wire format are, a
-    URL without a password, "env:NAME" or "file:/path"; "" for none.
+    URL without a password, "env:NAME" or "file:/path"; "" for none. `aggregate`: the stream feature views the function
+    aggregates, by their names in its feature service; None: all that are made of `input`.
     """
 
     broker: str
@@ -100,6 +101,7 @@ class StreamSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     max_workers: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 4
     security: SecuritySpec | None = None
     schema_registry: str = ""
+    aggregate: tuple[Annotated[str, msgspec.Meta(min_length=1)], ...] | None = None
 
 
 class HandlerSpec(msgspec.Struct, frozen=True):
@@ -147,7 +149,9 @@ class Manifest(msgspec.Struct, frozen=True):
     `request`: fields callers send, in row order; `image`: which of them is an image, if one is. `inputs`: model inputs;
     each column is a request field or a feature. `response`: fields made of each row of a model run. `example`: one
     request record that can be sent as it is. `files`: name -> SHA-256. `accept_difference`: beyond the tolerance, what
-    was accepted of the conversion; 0 where the tolerance was kept.
+    was accepted of the conversion; 0 where the tolerance was kept. `aggregates`: stream feature views it aggregates,
+    each as Feast's project, a slash and its name in the online store; no other function may. `beside`: what records
+    may hold beside the request fields, of use to those views alone.
     """
 
     format: int
@@ -170,6 +174,8 @@ class Manifest(msgspec.Struct, frozen=True):
     rank: Rank | None = None
     cache: CacheSpec | None = None
     log: LogSpec | None = None
+    aggregates: tuple[str, ...] = ()
+    beside: tuple[str, ...] = ()
 
     @property
     def rows(self) -> tuple[Field, ...]:

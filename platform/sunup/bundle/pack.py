@@ -61,6 +61,8 @@ def pack(
     features_code: str = "",
     try_features: Callable[[Path], None] = lambda _staged: None,
     feature_columns: Sequence[Field] = (),
+    aggregates: Sequence[str] = (),
+    beside: Sequence[str] = (),
     example: Mapping[str, Any] | None = None,
     retrieval: SourceModel | None = None,
     rows: Path | None = None,
@@ -71,17 +73,19 @@ def pack(
     """The digest of the bundle for these inputs, made unless the store has it. Same inputs, same digest.
 
     `feature_columns`: the columns the read plan in `features_json` gives; `features_code`: the functions of its
-    on-demand views, features.py, tried by `try_features` in the folder that holds both. `example`: values for request
-    fields the model does not take (entity keys). `rows`: a Parquet or .npz file of more real rows for the proof.
-    `accept_difference`: a difference beyond the tolerance that is accepted, 0 for none. `handler`: the function's own
-    code. `retrieval`: the model that names candidates, of a ranking function. `on_stage` is told "convert", "prove",
-    "retrieval" and "freeze" with their seconds; nothing when the bundle was there already.
+    on-demand views, features.py, tried by `try_features` in the folder that holds both; `aggregates`, `beside`: as the
+    manifest has them. `example`: values for request fields the model does not take (entity keys). `rows`: a Parquet or
+    .npz file of more real rows for the proof. `accept_difference`: a difference beyond the tolerance that is accepted,
+    0 for none. `handler`: the function's own code. `retrieval`: the model that names candidates, of a ranking function.
+    `on_stage` is told "convert", "prove", "retrieval" and "freeze" with their seconds; nothing when the bundle was
+    there already.
     Raises UsageError, ConversionRefused, ParityFailed; the store then holds nothing new.
     """
     _check_accepted(accept_difference, spec)
     spec = fit(spec, model.columns, feature_columns, handler.hooks if handler else ())
     own = _handler_key(handler)
-    key = _key(spec, model, features_json, feature_columns, example, rows, accept_difference, own, retrieval)
+    given = [*feature_columns, *beside]
+    key = _key(spec, model, features_json, given, example, rows, accept_difference, own, retrieval)
     if (digest := store.recall(key)) is not None:
         return digest
     with store.stage() as staged:
@@ -89,9 +93,9 @@ def pack(
         asked = _add_retrieval(staged, spec, retrieval, packager, on_stage)
         started = time.perf_counter()
         _add_features(staged, features_json, features_code, try_features)
+        more: dict[str, Any] = {"aggregates": tuple(aggregates), "beside": tuple(beside), "example": example or {}}
         columns = (*spec.rows, *feature_columns)
-        given = example or {}
-        _freeze(staged, spec, model, result, handler=handler, columns=columns, example=given, retrieval=asked)
+        _freeze(staged, spec, model, result, handler=handler, columns=columns, retrieval=asked, **more)
         digest = store.add(staged)
         store.remember(key, digest)
         on_stage("freeze", time.perf_counter() - started)
@@ -166,6 +170,8 @@ def _freeze(
     *,
     handler: Source | None,
     columns: tuple[Field, ...],
+    aggregates: tuple[str, ...],
+    beside: tuple[str, ...],
     example: Mapping[str, Any],
     retrieval: Retrieval | None,
 ) -> None:
@@ -202,6 +208,8 @@ def _freeze(
         rank=ranked(spec, response, retrieval),
         cache=spec.cache,
         log=spec.features.log if spec.features else None,
+        aggregates=aggregates,
+        beside=beside,
     )
     (staged / MANIFEST).write_bytes(msgspec.json.format(msgspec.json.encode(manifest), indent=2) + b"\n")
 

@@ -23,8 +23,7 @@ _FIXED: Final = {"INT32": struct.Struct("<i"), "INT64": struct.Struct("<q"), "UN
 def key_maker(join_keys: Sequence[JoinKey], positions: Mapping[str, int]) -> KeyMaker:
     """A function from a request row to the entity key. `positions` maps a request field to its place in the row."""
     keys = sorted(join_keys, key=lambda key: key.name)
-    names = [key.name.encode() for key in keys]
-    head = struct.pack("<I", len(keys)) + b"".join(_PAIR.pack(2, len(name)) + name for name in names)
+    head = key_head(keys)
     if not any(key.field for key in keys):
         constant = head + b"".join(_value("", key.value_type) for key in keys)
         return lambda _row: constant
@@ -32,6 +31,13 @@ def key_maker(join_keys: Sequence[JoinKey], positions: Mapping[str, int]) -> Key
         return _one_number(head, keys[0].value_type, positions[keys[0].field])
     parts = tuple((positions[key.field], key.value_type) for key in keys)
     return lambda row: head + b"".join([_value(row[at], kind) for at, kind in parts])
+
+
+def key_head(join_keys: Sequence[JoinKey]) -> bytes:
+    """What every key of these join keys begins with: how many they are, and their names."""
+    names = sorted(key.name for key in join_keys)
+    texts = [name.encode() for name in names]
+    return struct.pack("<I", len(texts)) + b"".join(_PAIR.pack(2, len(text)) + text for text in texts)
 
 
 def _one_number(head: bytes, kind: str, at: int) -> KeyMaker:

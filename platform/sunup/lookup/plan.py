@@ -11,7 +11,7 @@ from typing import Any, Final, Literal, TypeAlias
 import msgspec
 
 from sunup.errors import BundleDamaged
-from sunup.types import Field
+from sunup.types import Aggregated, Field
 
 VERSION: Final = 1
 KEY_VERSION: Final = 3  # the only entity key serialisation Feast still writes
@@ -81,7 +81,8 @@ class View(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A feature view. `stored` is its name in the store (with a version suffix where Feast adds one).
 
     A value older than `ttl_s` or `max_age_s` (seconds; None: no bound) is stale. `cache_s`: seconds for which a value
-    that was read may be used again; None: it is read for every call.
+    that was read may be used again; None: it is read for every call. `aggregated`: how the view is made of events;
+    None of any other view.
     """
 
     name: str
@@ -90,6 +91,7 @@ class View(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     max_age_s: float | None
     features: tuple[Feature, ...]
     cache_s: float | None = None
+    aggregated: Aggregated | None = None
 
     @property
     def age_s_max(self) -> float:

@@ -4,7 +4,7 @@ The codec is compiled from the function's fields: a generated msgspec struct per
 typed decode and one encode, and no dictionary is made on the way.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from itertools import repeat, starmap
 from typing import Any, Final
@@ -35,17 +35,27 @@ class Refusal(msgspec.Struct, omit_defaults=True):
 
 
 class RecordCodec:
-    """The native codec of one deployed function. `model` is "name/version" as replies show it.
+    """The native codec of one deployed function. `model` is "name/version" as replies show it. `beside`: what records
+    may hold beside the request fields, whatever it is; it is not read.
 
     Raises UsageError for a field name JSON templates cannot carry, or a response field named like our own members.
     """
 
     def __init__(
-        self, *, request: Sequence[Field], response: Sequence[Field], function: str, model: str, revision: int
+        self,
+        *,
+        request: Sequence[Field],
+        response: Sequence[Field],
+        function: str,
+        model: str,
+        revision: int,
+        beside: Sequence[str] = (),
     ) -> None:
         self._request = tuple(request)
+        self._beside = tuple(beside)
+        self._taken = _first(len(self._request)) if beside else astuple
         self._names = tuple(field.name for field in response)
-        self._record = Decoder(_request_struct(self._request, nullable=False))
+        self._record = Decoder(_request_struct(self._request, nullable=False, beside=self._beside))
         self._answer = _answer_struct(self._names)
         self._to_json = msgspec.json.Encoder().encode
         head = self._to_json({"function": function, "revision": revision, "model": model})
@@ -75,13 +85,13 @@ class RecordCodec:
         """One record, never a list: its values in the order of the request fields. Raises BadRequest."""
         # Nulls are tried second: most bodies have none, and a plain `float` decodes faster than `float | None`.
         try:
-            return astuple(self._record.decode(raw))
+            return self._taken(self._record.decode(raw))
         except MALFORMED:
             pass
         try:
-            return missing_as_nan(astuple(self._record_with_nulls.decode(raw)))
+            return missing_as_nan(self._taken(self._record_with_nulls.decode(raw)))
         except MALFORMED as error:
-            raise refuse(raw, self._request, error) from None
+            raise refuse(raw, self._request, error, self._beside) from None
 
     def picture(self, data: bytes, kind: str) -> Row:
         """A record that is an image of content type `kind`. Raises UnsupportedMedia where a record is more or other."""
@@ -120,7 +130,7 @@ class RecordCodec:
         except MALFORMED:
             return self._one_by_one(body, id, deadline)
         bound(len(records))
-        return Call(id=id, rows=[astuple(record) for record in records], count=len(records), deadline=deadline)
+        return Call(id=id, rows=[self._taken(record) for record in records], count=len(records), deadline=deadline)
 
     def _one_by_one(self, body: bytes, id: str, deadline: float) -> Call:
         """The list again, record by record, so that a bad one (or one with nulls) does not touch the others."""
@@ -142,7 +152,7 @@ class RecordCodec:
 
     @cached_property
     def _record_with_nulls(self) -> Decoder[Any]:
-        return Decoder(_request_struct(self._request, nullable=True))
+        return Decoder(_request_struct(self._request, nullable=True, beside=self._beside))
 
     @cached_property
     def _records(self) -> Decoder[list[Any]]:
@@ -173,16 +183,22 @@ class _Pictured(RecordCodec):
         return Call(id=id, rows=(self.picture(body, self._kind),), count=1, deadline=deadline, single=True)
 
 
-def _request_struct(fields: Sequence[Field], *, nullable: bool) -> type[msgspec.Struct]:
+def _first(count: int) -> Callable[[msgspec.Struct], Row]:
+    """What gives the first so many members of a struct: those behind them are not read."""
+    return lambda record: astuple(record)[:count]
+
+
+def _request_struct(fields: Sequence[Field], *, nullable: bool, beside: Sequence[str]) -> type[msgspec.Struct]:
     members: list[Any] = [
         (f"f{i}", json_type(field, nullable=nullable), *((None,) if field.optional else ()))
         for i, field in enumerate(fields)
     ]
+    members += [(f"f{i}", Raw, None) for i in range(len(fields), len(fields) + len(beside))]
     # gc=False: a record holds only scalars and lists of them, so it can be in no reference cycle.
     return msgspec.defstruct(
         "Record",
         members,
-        rename=_renamed(field.name for field in fields),
+        rename=_renamed([*(field.name for field in fields), *beside]),
         forbid_unknown_fields=True,
         gc=False,
         kw_only=True,  # so that an optional field may stand before one that is not

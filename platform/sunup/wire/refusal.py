@@ -17,16 +17,18 @@ MALFORMED: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)  # 
 _NAMES_SHOWN: Final = 12  # field names in a hint; more would bury the message
 
 
-def refuse(raw: bytes | Raw, fields: Sequence[Field], error: Exception) -> BadRequest:
+def refuse(raw: bytes | Raw, fields: Sequence[Field], error: Exception, beside: Sequence[str] = ()) -> BadRequest:
     """The reason `raw` is no record of `fields`: invalid JSON first, then unknown, missing and ill-typed fields.
 
-    `error` is what decoding raised; it is the reason where nothing better is found (a field sent twice, say).
+    `error` is what decoding raised; it is the reason where nothing better is found (a field sent twice, say). `beside`:
+    what a record may hold besides.
     """
     if not isinstance(error, ValidationError):
         return malformed(error)
     try:
         members = Decoder(dict[str, Raw]).decode(raw)
-        return _first_wrong(members, fields) or malformed(error)
+        known = {name: value for name, value in members.items() if name not in beside}
+        return _first_wrong(known, fields) or malformed(error)
     except ValidationError:
         message = "send a JSON object with the function's fields, or a list of such objects"
         return BadRequest(message, code="wrong_type")

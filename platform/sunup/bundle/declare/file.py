@@ -196,7 +196,7 @@ def _resolve(file: _File, where: Lines, name: str) -> Spec:
             body_bytes=int(declared(where, "limits", "body_max", file.limits.body_max, units=BYTES)),
             timeout_s=declared(where, "limits", "timeout", file.limits.timeout),
         ),
-        stream=stream_spec(file.stream, where, name),
+        stream=stream_spec(file.stream, where, name, features=file.features is not None),
         trusted=file.function.trusted,
         image=image_spec(file.image, file.request, where),
         rank=file.rank,

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -12,20 +12,29 @@ from feast.errors import FeastObjectNotFoundException
 
 from sunup.errors import FeaturesRefused
 from sunup.lookup.compile.address import features_url, remedy
-from sunup.lookup.compile.demand import Demanded
 from sunup.lookup.compile.names import closest
-from sunup.lookup.compile.source import render
+from sunup.lookup.compile.on_demand.demand import Demanded
+from sunup.lookup.compile.on_demand.source import render
+from sunup.lookup.compile.streamed import Scored, other_topics
 from sunup.lookup.compile.views import Readings, Wanted, wanted_view
 from sunup.lookup.plan import KEY_VERSION, VERSION, OnDemand, ReadPlan, digest, plan_columns
 from sunup.types import Field
 
 
 class Compiled(NamedTuple):
-    """A read plan, the features URL of its store, and the text of features.py ("" without on-demand views)."""
+    """A read plan, the features URL of its store, and the text of features.py ("" without on-demand views).
+
+    `left_out`: columns of stream feature views of the service that are not in the plan. `beside`: what a record of the
+    function's topic may hold beside the request: the fields of events that stream feature views of the service need.
+    `note`: what may surprise whoever deploys it, or "".
+    """
 
     plan: ReadPlan
     url: str
     code: str
+    left_out: tuple[str, ...] = ()
+    beside: tuple[str, ...] = ()
+    note: str = ""
 
 
 def compile_service(
@@ -39,25 +48,28 @@ def compile_service(
     on_missing: str,
     cache: Mapping[str, float] = MappingProxyType({}),
     full_names: bool = False,
+    scored: Scored | None = None,
+    takes: Collection[str] | None = None,
 ) -> Compiled:
     """The read plan of feature service `service` in the Feast repository `repo_dir`.
 
     `request`: the function's request fields, which must hold every join key and what on-demand views ask of a request.
     `defaults`: column -> value; `max_age`: view -> seconds; `cache`: view -> seconds for which a value may be used
-    again. Columns are named as `get_online_features` names them: by feature, or `view__feature` for all when two views
-    of the service have a feature of the same name or `full_names` asks for it.
+    again. Columns are named as `get_online_features` does: by feature, or `view__feature` for all when two views of the
+    service have a feature of the same name or `full_names` asks for it. `scored`: the topic the function scores, whose
+    stream feature views it aggregates; others are read as any view. `takes`: the model's columns; None: all there are.
     Raises FeaturesRefused, one paragraph that says what to change.
     """
-    store = _opened(repo_dir)
-    _check_serialization(store)
-    wanted = [wanted_view(store, service, each) for each in _service(store, service).feature_view_projections]
+    store = _checked(_opened(repo_dir))
+    named = [wanted_view(store, service, each) for each in _service(store, service).feature_view_projections]
+    wanted, left_out = _parted(named, takes, scored)
     demanded = [Demanded(store, service, each) for each in wanted if each.computed]
     full = full_names or _clashing(wanted)
-    _check_views({"max_age": max_age, "cache": cache}, wanted, demanded)
-    stored = [each for each in wanted if not each.computed]
-    readings = Readings(request, defaults, max_age, cache, full=full, views=stored)
-    on_demand = _on_demand(demanded, readings, request, defaults, full=full)
-    code = render([each.code for each in demanded]) if demanded else ""
+    defaults = {name: value for name, value in defaults.items() if name not in left_out}
+    _check_views({"max_age": max_age, "cache": cache}, named, demanded)
+    _check_aggregate(scored, wanted, demanded)
+    readings = Readings(request, defaults, max_age, cache, full=full, views=wanted, scored=scored)
+    on_demand, code = _on_demand(demanded, readings, request, defaults, full=full)
     entities, unseen = readings.entities, tuple(readings.unseen)
     plan = ReadPlan(
         version=VERSION,
@@ -73,7 +85,8 @@ def compile_service(
         service=service,
     )
     _check_plan(plan, request, defaults, on_missing)
-    return Compiled(plan, features_url(store.config), code)
+    beside, note = _beside(named, request, scored), other_topics(scored, {each.name: each.spec for each in wanted})
+    return Compiled(plan, features_url(store.config), code, left_out, beside, note)
 
 
 def _check_plan(plan: ReadPlan, request: Sequence[Field], defaults: Mapping[str, Any], on_missing: str) -> None:
@@ -83,9 +96,15 @@ def _check_plan(plan: ReadPlan, request: Sequence[Field], defaults: Mapping[str,
         raise FeaturesRefused(f'on_missing is "default" or "reject", not "{on_missing}".')
 
 
-def changed_since(repo_dir: Path, plan: ReadPlan, request: Sequence[Field]) -> str:
+def changed_since(
+    repo_dir: Path,
+    plan: ReadPlan,
+    request: Sequence[Field],
+    scored: Scored | None = None,
+    takes: Collection[str] | None = None,
+) -> str:
     """Whether the repository would give another plan today than `plan`, and so another bundle: a line that says so, or
-    "". `request`: of the function the plan is of."""
+    "". `request`, `scored`, `takes`: of the function the plan is of."""
     stored = [feature for view in plan.views for feature in view.features if feature.column not in plan.unseen]
     made = stored + [feature for view in plan.on_demand for feature in view.features]
     try:
@@ -99,6 +118,8 @@ def changed_since(repo_dir: Path, plan: ReadPlan, request: Sequence[Field]) -> s
             deadline_ms=plan.deadline_ms,
             on_missing=plan.on_missing,
             full_names=any(each.column != each.name for each in made),
+            scored=scored,
+            takes=takes,
         )
     except FeaturesRefused as refused:
         return f"the features have changed since this bundle was made, and would be refused now: {refused.message}"
@@ -149,7 +170,7 @@ def _opened(repo_dir: Path) -> FeatureStore:
         ) from error
 
 
-def _check_serialization(store: FeatureStore) -> None:
+def _checked(store: FeatureStore) -> FeatureStore:
     version = store.config.entity_key_serialization_version
     if version != KEY_VERSION:
         raise FeaturesRefused(
@@ -157,6 +178,7 @@ def _check_serialization(store: FeatureStore) -> None:
             f"{KEY_VERSION}. Set entity_key_serialization_version: {KEY_VERSION} in feature_store.yaml and materialize "
             "again."
         )
+    return store
 
 
 def _service(store: FeatureStore, name: str) -> FeatureService:
@@ -180,6 +202,32 @@ def _clashing(wanted: Sequence[Wanted]) -> bool:
     return any(count > 1 for count in names.values())
 
 
+def _parted(
+    named: Sequence[Wanted], takes: Collection[str] | None, scored: Scored | None
+) -> tuple[list[Wanted], tuple[str, ...]]:
+    """The views of the service that a plan is of, and the columns, by either name they may have, of those it is not of.
+
+    A stream feature view that gives nothing the model takes is left out, unless [stream] aggregate names it: versions
+    of a model from before the view go on as they were.
+    """
+    kept, left_out = [], []
+    for each in named:
+        columns = [name for feature in each.features for name in (feature.name, f"{each.name}__{feature.name}")]
+        asked = scored is not None and each.name in (scored.aggregate or ())
+        if takes is None or each.spec is None or asked or any(name in takes for name in columns):
+            kept.append(each)
+        else:
+            left_out += columns
+    return kept, tuple(left_out)
+
+
+def _beside(named: Sequence[Wanted], request: Sequence[Field], scored: Scored | None) -> tuple[str, ...]:
+    topic = scored.topic if scored is not None else None
+    specs = [each.spec for each in named if each.spec is not None and each.spec.topic == topic]
+    names = {name for spec in specs for name in (spec.timestamp, spec.event_id, *spec.columns)}
+    return tuple(sorted(names - {field.name for field in request} - {""}))
+
+
 def _on_demand(
     demanded: Sequence[Demanded],
     readings: Readings,
@@ -187,13 +235,15 @@ def _on_demand(
     defaults: Mapping[str, Any],
     *,
     full: bool,
-) -> tuple[OnDemand, ...]:
+) -> tuple[tuple[OnDemand, ...], str]:
+    """As the plan has them, and the text of features.py."""
     inputs = [each.inputs(readings, request) for each in demanded]  # all that is read is known after this
     keys = {key.field: key.value_type for entity in readings.entities for key in entity.join_keys if key.field}
-    return tuple(
+    planned = tuple(
         each.planned(place, inputs[place], keys, each.features(defaults, full=full))
         for place, each in enumerate(demanded)
     )
+    return planned, render([each.code for each in demanded]) if demanded else ""
 
 
 def _check_views(
@@ -203,6 +253,17 @@ def _check_views(
     known += [source.name for each in demanded for source in each.sources]
     for table, given in tables.items():
         _check_names(table, given, known, "a view of the service")
+
+
+def _check_aggregate(scored: Scored | None, wanted: Sequence[Wanted], demanded: Sequence[Demanded]) -> None:
+    read = [*wanted, *(source for each in demanded for source in each.sources)]
+    known = [each.name for each in read if each.spec is not None]
+    for name in (scored.aggregate or ()) if scored is not None else ():
+        if name not in known:
+            raise FeaturesRefused(
+                f"[stream] aggregate names {name}, which is no stream feature view of the service."
+                f"{closest(name, known)} Correct function.toml."
+            )
 
 
 def _check_names(table: str, given: Mapping[str, Any], known: Sequence[str], what: str) -> None:

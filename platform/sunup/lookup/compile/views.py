@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+import msgspec
 from feast import FeatureStore, FeatureView
 from feast.on_demand_feature_view import OnDemandFeatureView
 from feast.stream_feature_view import StreamFeatureView
@@ -11,8 +12,9 @@ from feast.stream_feature_view import StreamFeatureView
 from sunup.errors import FeaturesRefused
 from sunup.lookup.compile.defaults import checked_default
 from sunup.lookup.compile.names import closest
+from sunup.lookup.compile.streamed import Scored, age_s_min, aggregated_of, aggregates
 from sunup.lookup.plan import ENTITYLESS_KEY, KEY_TYPES, VALUE_TYPES, Entity, Feature, JoinKey, View
-from sunup.types import Field
+from sunup.types import Aggregated, Field
 
 # The request dtypes that can stand for a Feast type without changing a value.
 FILLS: Final = {
@@ -30,13 +32,15 @@ FILLS: Final = {
 @dataclass(frozen=True, slots=True)
 class Wanted:
     """A projection of the service, or of a source of an on-demand view: the view as stored, and the name callers know
-    it by. `computed`: an on-demand view that is worked out when it is read."""
+    it by. `computed`: an on-demand view that is worked out when it is read. `spec`: how a stream feature view is made
+    of events, by this function or another."""
 
     name: str
     stored: str
     view: Any
     projection: Any
     computed: bool = False
+    spec: Aggregated | None = None
 
     @property
     def features(self) -> tuple[Any, ...]:
@@ -63,7 +67,13 @@ def wanted_view(store: FeatureStore, service: str, projection: Any, *, source: b
     versioned = store.config.registry.enable_online_feature_view_versioning and number
     stored = f"{view.name}_v{number}" if versioned else view.name
     computed = isinstance(view, OnDemandFeatureView) and not view.write_to_online_store
-    return Wanted(name, stored, view, projection, computed)
+    spec = aggregated_of(view) if isinstance(view, StreamFeatureView) else None
+    if spec is not None and store.config.registry.enable_online_feature_view_versioning:
+        raise FeaturesRefused(
+            f"Feast would store the stream feature view {name} under a version, and counts one at every `feast apply`, "
+            "changed or not. Leave enable_online_feature_view_versioning out of feature_store.yaml."
+        )
+    return Wanted(name, stored, view, projection, computed, spec)
 
 
 def _unservable(view: Any, name: str, projection: Any, *, source: bool) -> str:
@@ -71,13 +81,11 @@ def _unservable(view: Any, name: str, projection: Any, *, source: bool) -> str:
     kind = type(view).__name__
     on_demand = isinstance(view, OnDemandFeatureView)
     reason = ""
-    if isinstance(view, StreamFeatureView):
-        reason = f"is a {kind}, whose transformation and aggregations Feast declares and nothing computes"
-    elif on_demand and source and not view.write_to_online_store:
+    if on_demand and source and not view.write_to_online_store:
         reason = f"is a source of another on-demand view and an {kind} itself"
     elif not on_demand and not isinstance(view, FeatureView):
         reason = f"is a {kind}, which is not read from the online store"
-    elif not on_demand and not view.online:
+    elif not on_demand and not view.online and not isinstance(view, StreamFeatureView):
         reason = "has online=False, so it is not in the online store"
     elif not getattr(view, "enabled", True):
         reason = "is disabled"
@@ -139,13 +147,16 @@ class _Reading:
     ttl: float | None
     max_age: float | None
     cache: float | None
+    spec: Aggregated | None  # of a stream feature view
+    mine: bool  # this function aggregates it
     features: list[Feature] = field(default_factory=list)
 
 
 class Readings:
     """What a plan reads, grouped by key: each view once per key, whichever and how many projections want it.
 
-    `views`: the stored ones of the service; what on-demand views need besides is added by `source`.
+    `views`: those of the service, of which the stored ones are read; what on-demand views need besides is added by
+    `source`. `scored`: the topic the function scores, whose stream feature views it aggregates.
     """
 
     def __init__(
@@ -157,20 +168,25 @@ class Readings:
         *,
         full: bool,
         views: Sequence[Wanted],
+        scored: Scored | None = None,
     ) -> None:
-        self._request, self._defaults, self._full = request, defaults, full
+        self._request, self._defaults, self._full, self._scored = request, defaults, full, scored
         self._max_age, self._cache = max_age, cache
         self._by_key: dict[tuple[JoinKey, ...], list[_Reading]] = {}
         self.unseen: list[str] = []
         for wanted in views:
-            self._add(wanted)
+            if not wanted.computed:
+                self._add(wanted)
 
     def __repr__(self) -> str:
         return f"Readings({sum(map(len, self._by_key.values()))} views)"
 
     @property
     def entities(self) -> tuple[Entity, ...]:
-        """As the plan has them."""
+        """As the plan has them. Raises FeaturesRefused for what is known only when all of it is."""
+        mine = [each for readings in self._by_key.values() for each in readings if each.mine]
+        for at, reading in enumerate(mine):
+            _check_once(reading, mine[:at])
         return tuple(
             Entity(key, tuple(_view(reading) for reading in readings)) for key, readings in self._by_key.items()
         )
@@ -196,29 +212,73 @@ class Readings:
 
     def _readings(self, wanted: Wanted, names: set[str]) -> list[_Reading]:
         """Those of the same view, key and bound on its age that have none of `names`; a new one if there is none."""
-        readings = self._by_key.setdefault(join_keys(wanted, self._request), [])
+        keys = join_keys(wanted, self._request)
+        mine = wanted.spec is not None and aggregates(self._scored, wanted.name, wanted.spec)
+        if mine and self._scored is not None:
+            _check_keys(wanted.name, keys, self._scored.item)
+        readings = self._by_key.setdefault(keys, [])
         age, cache = self._max_age.get(wanted.name), self._cache.get(wanted.name)
         same = [
             each
             for each in readings
-            if (each.stored, each.max_age, each.cache) == (wanted.stored, age, cache)
+            if (each.stored, each.max_age, each.cache, each.mine) == (wanted.stored, age, cache, mine)
             and (age is None is cache or each.name == wanted.name)  # a bound is of a name
             and not names & {f.name for f in each.features}
         ]
         if not same:
             ttl = getattr(wanted.view, "ttl", None)
-            # A ttl of zero means without end, in Feast and here.
-            same = [_Reading(wanted.name, wanted.stored, (ttl.total_seconds() if ttl else 0.0) or None, age, cache)]
+            lives = (ttl.total_seconds() if ttl else 0.0) or None  # zero means without end, in Feast and here
+            same = [_Reading(wanted.name, wanted.stored, lives, age, cache, wanted.spec, mine)]
             readings += same
         return same
 
 
+def _check_keys(view: str, keys: Sequence[JoinKey], item: str) -> None:
+    if item and item in [key.field for key in keys]:
+        raise FeaturesRefused(
+            f"The function aggregates {view}, whose join key is each candidate's {item}: a record is an event of one "
+            "entity. Write `aggregate = []` under [stream] in function.toml, or name the views to aggregate there."
+        )
+
+
+def _check_once(reading: _Reading, others: Sequence[_Reading]) -> None:
+    """An event counts once: under one name, with one key."""
+    for other in others:
+        if other.stored == reading.stored:
+            raise FeaturesRefused(
+                f"The function aggregates {reading.stored} as {other.name} and as {reading.name}, and events count "
+                f'once. Write aggregate = ["{other.name}"] under [stream] in function.toml, with each other view it is '
+                "to aggregate; the others are read from the online store."
+            )
+
+
 def _view(reading: _Reading) -> View:
     age = float(reading.max_age) if reading.max_age is not None else None
-    view = View(reading.name, reading.stored, reading.ttl, age, tuple(reading.features), reading.cache)
+    made = _whole(reading) if reading.mine else None
+    view = View(reading.name, reading.stored, reading.ttl, age, tuple(reading.features), reading.cache, made)
+    if reading.spec is not None and view.age_s_max < age_s_min(reading.spec):
+        raise FeaturesRefused(
+            f"[features] max_age of {reading.name} is {age:g} s, and a value that does not change is not written again "
+            f"for up to {age_s_min(reading.spec):g} s, its longest window and a tile. Write that, or take it out of "
+            "function.toml."
+        )
     if reading.cache is not None and reading.cache > view.age_s_max:
         raise FeaturesRefused(
             f"[features] cache keeps {reading.name} for {reading.cache:g} s; its values are stale after "
             f"{view.age_s_max:g} s, its ttl or max_age. Write a shorter time in function.toml."
         )
     return view
+
+
+def _whole(reading: _Reading) -> Aggregated:
+    """How the view is made, its aggregations in the order of its features: whoever aggregates a view writes it whole"""
+    assert reading.spec is not None
+    made = {each.feature: each for each in reading.spec.aggregations}
+    names = [feature.name for feature in reading.features]
+    if left := [name for name in made if name not in names]:
+        raise FeaturesRefused(
+            f"The function aggregates {reading.name}, and the feature service leaves out {', '.join(left)}: whoever "
+            "aggregates a view writes all of it. Take the whole view into the service, or write `aggregate = []` under "
+            "[stream] in function.toml and let another function do it."
+        )
+    return msgspec.structs.replace(reading.spec, aggregations=tuple(made[name] for name in names))

@@ -15,9 +15,9 @@ import msgspec
 
 from sunup.errors import CallError, DeadlineExceeded
 from sunup.limits import LOOKUP_ROWS_PER_DEADLINE
-from sunup.lookup.ages import AgedLookup
 from sunup.lookup.derive.view import NONE, Makers, OnDemandView, load_makers
 from sunup.lookup.join import Lookup
+from sunup.lookup.kinds.ages import AgedLookup
 from sunup.lookup.plan import ReadPlan, View, entity_columns
 from sunup.lookup.store import Reading, Store, tell
 from sunup.types import Features, Field, Row

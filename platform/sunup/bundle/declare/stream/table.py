@@ -26,8 +26,8 @@ def refuse_unknown(table: dict[str, Any], where: Lines) -> None:
             raise where.error("stream.security", key, f"unknown key `{key}` in {_SECURITY}.{known}")
 
 
-def stream_spec(table: StreamSpec | None, where: Lines, name: str) -> StreamSpec | None:
-    """The table resolved, with the names that follow from the function's. Raises UsageError."""
+def stream_spec(table: StreamSpec | None, where: Lines, name: str, *, features: bool) -> StreamSpec | None:
+    """The table resolved, with the names that follow from the function's. `features`: it has any. Raises UsageError."""
     if table is None:
         return None
     if not BROKER.fullmatch(table.broker):
@@ -36,6 +36,8 @@ def stream_spec(table: StreamSpec | None, where: Lines, name: str) -> StreamSpec
     topics = {"output": table.output or f"{name}-scores", "dead_letter": table.dead_letter or f"{name}-dead"}
     if len({table.input, *topics.values()}) < 3:  # a function that reads what it wrote never ends
         raise where.error("stream", "input", "[stream] input, output and dead_letter must be three different topics")
+    if table.aggregate and not features:
+        raise where.error("stream", "aggregate", "[stream] aggregate names views, and there is no [features] service")
     _check_registry(table, where)
     if table.security is not None:
         for key, problem in _problems(table.security, table.broker):
@@ -49,7 +51,7 @@ def table(stream: StreamSpec) -> list[str]:
     """The lines that read back as `stream`."""
     keys = msgspec.to_builtins(stream)
     security = keys.pop("security")
-    lines = ["[stream]", *(f"{key} = {json.dumps(value)}" for key, value in keys.items() if value != "")]
+    lines = ["[stream]", *(f"{key} = {json.dumps(value)}" for key, value in keys.items() if value not in ("", None))]
     if security is not None:
         lines += ["", _SECURITY, *(f"{key} = {json.dumps(value)}" for key, value in security.items() if value != "")]
     return lines

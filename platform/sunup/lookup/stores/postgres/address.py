@@ -1,7 +1,8 @@
 """Where a PostgreSQL database is, and how a URL says it."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from sunup.errors import UsageError
@@ -23,6 +24,23 @@ class Address:
     password: str = field(default="", repr=False)
     schema: str = "public"
     tls: tuple[tuple[str, str], ...] = ()
+
+    def parameters(self, session: Mapping[str, str]) -> dict[str, Any]:
+        """libpq's connection parameters, TLS included. `session`: settings of each session."""
+        # As Feast does: its own schema, then public.
+        path = self.schema if self.schema == "public" else f"{self.schema},public"
+        settings = {"search_path": path, **session}
+        return {
+            "host": self.host,
+            "port": self.port,
+            "dbname": self.database,
+            "user": self.user,
+            "password": self.password or None,
+            "client_encoding": "UTF8",
+            "application_name": "sunup",
+            "options": " ".join(f"-c {name}={_escaped(value)}" for name, value in settings.items()),
+            **dict(self.tls),
+        }
 
     def __repr__(self) -> str:
         return f"{self.host}:{self.port}/{self.database}"  # never the password
@@ -57,3 +75,8 @@ def _address(url: str) -> Address:
         raise ValueError("it names no database, user or schema")
     host = unquote(parts.hostname or "localhost")  # quoted: a folder with a socket in it
     return Address(host, parts.port or 5432, database, user, password, schema, tls)
+
+
+def _escaped(value: str) -> str:
+    """A value within `options`, where spaces separate."""
+    return value.replace("\\", "\\\\").replace(" ", "\\ ")

@@ -133,23 +133,9 @@ class PostgresStore(Store):
 
     async def _connected(self, on_lost: Callable[[Link, str], None]) -> Link:
         """A new connection with the read prepared in it."""
-        at = self._address
-        # As Feast does: its own schema, then public.
-        path = at.schema if at.schema == "public" else f"{at.schema},public"
-        session = {"search_path": path, **_SESSION}
+        parameters = self._address.parameters(_SESSION)
         try:
-            made = await psycopg.AsyncConnection.connect(
-                host=at.host,
-                port=at.port,
-                dbname=at.database,
-                user=at.user,
-                password=at.password or None,
-                client_encoding="UTF8",
-                application_name="sunup",
-                options=" ".join(f"-c {name}={_escaped(value)}" for name, value in session.items()),
-                autocommit=True,
-                **dict(at.tls),  # type: ignore[arg-type]  # libpq's options, all of them text
-            )
+            made = await psycopg.AsyncConnection.connect(autocommit=True, **parameters)
         except psycopg.Error as error:
             raise StoreUnavailable(" ".join(str(error).split())) from error
         link = Link(made, asyncio.get_running_loop(), on_lost)
@@ -168,11 +154,6 @@ def _statements(keys: Keys) -> list[list[bytes]]:
         [array(wanted[start : start + _KEYS]) for wanted in keys]
         for start in range(0, max(map(len, keys), default=0), _KEYS)
     ]
-
-
-def _escaped(value: str) -> str:
-    """A value within `options`, where spaces separate."""
-    return value.replace("\\", "\\\\").replace(" ", "\\ ")
 
 
 def _query(plan: ReadPlan) -> bytes:

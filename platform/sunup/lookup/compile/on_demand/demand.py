@@ -9,7 +9,7 @@ from feast.transformation.python_transformation import PythonTransformation
 
 from sunup.errors import FeaturesRefused
 from sunup.lookup.compile.names import closest
-from sunup.lookup.compile.source import Code, Refused, maker, read
+from sunup.lookup.compile.on_demand.source import Code, Refused, maker, read
 from sunup.lookup.compile.views import FILLS, Readings, Wanted, feature_of, wanted_view
 from sunup.lookup.plan import VALUE_TYPES, Feature, Input, OnDemand
 from sunup.types import Field

@@ -1,5 +1,5 @@
-"""The process that tries on-demand views, `python -m sunup.lookup.compile.child SECONDS` in the folder of features.json
-and features.py: what is wrong is the last line of standard output, which is empty when nothing is."""
+"""The process that tries on-demand views, `python -m sunup.lookup.compile.on_demand.child SECONDS` in the folder of
+features.json and features.py: what is wrong is the last line of standard output, which is empty when nothing is."""
 
 import contextlib
 import math

@@ -19,8 +19,8 @@ def try_on_demand(folder: Path) -> None:
     row that depends on those beside it.
     """
     environment = {name: os.environ[name] for name in _PASSED if name in os.environ}
-    environment |= {"PYTHONPATH": str(Path(__file__).parents[3]), "PYTHONDONTWRITEBYTECODE": "1"}
-    command = [sys.executable, "-P", "-m", "sunup.lookup.compile.child", str(HANDLER_SECONDS_MAX)]
+    environment |= {"PYTHONPATH": str(Path(__file__).parents[4]), "PYTHONDONTWRITEBYTECODE": "1"}
+    command = [sys.executable, "-P", "-m", "sunup.lookup.compile.on_demand.child", str(HANDLER_SECONDS_MAX)]
     try:
         ran = subprocess.run(
             command,

@@ -1,0 +1,1 @@
+"""Lookups that do more than read, and which one a plan needs."""

@@ -1,0 +1,1 @@
+"""Values into an online store, as Feast lays them out."""

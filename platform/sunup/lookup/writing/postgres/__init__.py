@@ -1,0 +1,1 @@
+"""Into PostgreSQL: one connection (link), and what is said there (writer)."""
