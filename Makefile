@@ -26,7 +26,7 @@ test: setup-dev ## every check and every test
 	@infra/systemd.sh
 	@infra/kafka.sh fetch --install >/dev/null
 	@$(MAKE) --no-print-directory lint
-	@$(VENV)/python -m pytest
+	@$(VENV)/python -m pytest -n 2 --dist loadfile
 
 lint: setup-dev ## style and types
 	@$(VENV)/ruff check $(SOURCES)

@@ -67,9 +67,10 @@ class Engine(LocalEngine):
         stream: StreamSpec | None = None,
         handler: str = "",
         unused: Sequence[Field] = (),
+        aggregates: Sequence[str] = (),
     ) -> str:
         """A bundle in the store. `claim`: the factor its recorded answers have, when they are to be wrong; `handler`:
-        the code of a handler.py with preprocess; `unused`: fields of a request beside x."""
+        the code of a handler.py with preprocess; `unused`: fields of a request beside x; `aggregates`: see Manifest."""
         store = Store(self.project.bundles)
         rows = np.array([[1.0], [2.0], [-3.5]])
         with store.stage() as folder:
@@ -97,6 +98,7 @@ class Engine(LocalEngine):
                 files={path.name: digest_file(path) for path in sorted(folder.iterdir())},
                 stream=stream,
                 handler=HandlerSpec(("preprocess",), response) if handler else None,
+                aggregates=tuple(aggregates),
             )
             (folder / "manifest.json").write_bytes(msgspec.json.encode(manifest))
             return store.add(folder)

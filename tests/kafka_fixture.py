@@ -164,6 +164,15 @@ def read_all(servers: str, topic: str) -> list[ConsumerRecord]:
     return list(scan(servers, topic))
 
 
+def read_marked(servers: str, topic: str) -> list[ConsumerRecord]:
+    """The same, where no transaction is open. A commit is answered before the brokers have marked every partition of
+    it: until then readers do not see its records."""
+    deadline = time.monotonic() + REPLY_SECONDS_MAX
+    while any(stable < end for stable, end in settled(servers, topic).values()):
+        assert time.monotonic() < deadline, f"{topic}: a transaction is open"
+    return read_all(servers, topic)
+
+
 def scan(servers: str, topic: str) -> Iterator[ConsumerRecord]:
     """The same, one by one. Fails where a record that is there does not come."""
     with closing(_reader(servers)) as consumer:

@@ -7,7 +7,7 @@ import pytest
 from tests.contract.test_brokers import SLACK, SOON, Place, numbered, opened, place, polled
 
 from sunup.limits import STREAM_BATCH_BYTES_MAX
-from sunup.stream.broker import Broker, Stream
+from sunup.stream.broker import Broker, Output, Stream
 
 __all__ = ["opened", "place"]
 
@@ -41,3 +41,30 @@ def test_poll_waits_for_no_more_than_is_there(place: Place, stream: Stream, open
         assert len(broker.poll(SOON)) == 1
         assert time.monotonic() - begun < SLACK
         broker.commit([])
+
+
+def test_outputs_alone_are_written_and_no_position_moves(
+    place: Place, stream: Stream, opened: Callable[[], Broker]
+) -> None:
+    place.write(stream.input, numbered(20))
+    broker = opened()
+    broker.join(0, 1)
+    polled(broker, 20)
+    broker.commit([])
+    broker.commit([Output(stream.output, b"checkpoint", b"1", [], 2)])  # nothing is polled: as at the end of a worker
+    place.write(stream.input, numbered(5, 20))
+    again = opened()
+    broker.close()
+    again.join(0, 1)
+    assert sorted(int(record.value or b"") for record in polled(again, 5)) == list(range(20, 25))
+    (written,) = place.read(stream.output)
+    assert (written.key, written.value, written.partition) == (b"checkpoint", b"1", 2)
+
+
+def test_outputs_may_be_the_first_thing_of_all(place: Place, stream: Stream, opened: Callable[[], Broker]) -> None:
+    place.write(stream.input, numbered(3))
+    broker = opened()
+    broker.join(0, 1)
+    broker.commit([Output(stream.output, b"checkpoint", b"1", [], 0)])
+    assert len(place.read(stream.output)) == 1
+    assert len(polled(broker, 3)) == 3

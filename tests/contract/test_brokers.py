@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import pytest
-from tests.kafka_fixture import KafkaServer, Message, produce, read_all
+from tests.kafka_fixture import KafkaServer, Message, produce, read_marked
 from tests.ports import free_port
 from tests.topics import somebody
 
@@ -55,7 +55,7 @@ class Kafka:
         produce(self.url, topic, messages)
 
     def read(self, topic: str) -> list[Any]:
-        return read_all(self.url, topic)
+        return read_marked(self.url, topic)
 
 
 @pytest.fixture(params=[EMBEDDED, KAFKA_PYTHON, CONFLUENT])

@@ -4,11 +4,15 @@ import gc
 import logging
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
+from kafka import KafkaAdminClient
+from kafka.admin import ACL, ACLOperation, ACLPermissionType, ResourcePattern, ResourceType
 from tests.contract.test_brokers import SOON, Place, copied, numbered, place, polled
 from tests.engine_fixture import until
+from tests.kafka_fixture import KafkaServer
 from tests.ports import free_port
 from tests.topics import somebody
 
@@ -35,7 +39,7 @@ def collected(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
 
 @pytest.fixture
 def admin(place: Place, tmp_path: Path) -> Iterator[Admin]:
-    made = open_admin({STREAM_BROKER: place.url}, tmp_path / "log" / "stream.db")
+    made = open_admin(place.settings, tmp_path / "log" / "stream.db")
     yield made
     made.close()
     made.close()
@@ -48,7 +52,7 @@ def opened(request: pytest.FixtureRequest, place: Place, stream: Stream, tmp_pat
 
     def another(reader: Reader | None = None) -> Broker:
         reader = reader or somebody(exactly_once=request.param == "exactly-once")
-        brokers.append(open_broker({STREAM_BROKER: place.url}, stream, tmp_path / "log" / "stream.db", reader))
+        brokers.append(open_broker(place.settings, stream, tmp_path / "log" / "stream.db", reader))
         brokers[-1].join(0, 1)
         return brokers[-1]
 
@@ -177,4 +181,42 @@ def test_no_broker_is_said_in_time() -> None:
         admin.span("t")
     assert caught.value.trouble is Trouble.UNREACHABLE
     assert time.monotonic() - start < SOON
+    admin.close()
+
+
+def test_a_compacted_topic_is_made_once_and_grows(kafka: KafkaServer, stream: Stream) -> None:
+    topic = f"{stream.group}-tiles"
+    with closing(open_admin({STREAM_BROKER: kafka.servers}, Path("unused"))) as admin:
+        for partitions in (2, 2, 3):
+            admin.ensure_compacted(topic, partitions)
+            assert len(admin.span(topic)) == partitions
+        with pytest.raises(BrokerError, match="has 3 partitions, and what it is the changelog of has 2: delete it"):
+            admin.ensure_compacted(topic, 2)
+        kafka.create(stream.output, 2)
+        with pytest.raises(BrokerError, match=r"cleanup\.policy delete, and has to keep the newest record of each key"):
+            admin.ensure_compacted(stream.output, 2)
+
+
+def test_a_compacted_topic_that_may_not_be_made_says_how_to_make_it(guarded_kafka: KafkaServer) -> None:
+    guarded_kafka.create("there", 1)
+    guarded_kafka.deny("DESCRIBE_CONFIGS", "there")
+    guarded_kafka.deny("CREATE", "tiles")
+    everything = ResourcePattern(ResourceType.CLUSTER, "kafka-cluster")
+    rules = [(ACLPermissionType.ALLOW, ACLOperation.ALL), (ACLPermissionType.DENY, ACLOperation.CREATE)]
+    with closing(KafkaAdminClient(bootstrap_servers=guarded_kafka.servers)) as clients:
+        clients.create_acls([ACL("User:*", "*", what, permission, everything) for permission, what in rules])
+        until(lambda: clients.describe_acls(ACL("User:*", "*", rules[1][1], rules[1][0], everything))[0], "the rules")
+    with closing(open_admin({STREAM_BROKER: guarded_kafka.servers}, Path("unused"))) as admin:
+        with pytest.raises(
+            BrokerError, match=r"--create --topic tiles --partitions 3 --config cleanup\.policy=compact"
+        ) as no:
+            admin.ensure_compacted("tiles", 3)
+        assert no.value.trouble is Trouble.NOT_PERMITTED
+        admin.ensure_compacted("there", 1)  # how it is kept is not for us to see
+
+
+def test_the_embedded_log_compacts_nothing(tmp_path: Path) -> None:
+    admin = open_admin({STREAM_BROKER: EMBEDDED}, tmp_path / "log.db")
+    with pytest.raises(BrokerError, match="compacts no topics"):
+        admin.ensure_compacted("tiles", 1)
     admin.close()

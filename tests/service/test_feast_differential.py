@@ -131,7 +131,7 @@ def _rows_of(rng: random.Random, entity: Entity, view: View, store: str) -> list
     return list(rows.values())
 
 
-def _config(request: pytest.FixtureRequest) -> str:
+def online_store(request: pytest.FixtureRequest) -> str:
     """`online_store` of feature_store.yaml."""
     if request.param == "redis":
         address = request.getfixturevalue("redis_url").split("//")[1].split("/")[0]
@@ -148,8 +148,8 @@ def _config(request: pytest.FixtureRequest) -> str:
 @pytest.fixture(scope="module", params=["sqlite", "redis", "postgres"])
 def both(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Both]:
     folder = tmp_path_factory.mktemp(f"feast_{request.param}")
-    store = everything(folder, _config(request))
-    plan, url, _ = compile_service(
+    store = everything(folder, online_store(request))
+    plan, url, *_ = compile_service(
         folder, "all", request=REQUEST, defaults={}, max_age={}, deadline_ms=5000, on_missing="default"
     )
     assert load(dump_plan(plan)) == plan
@@ -167,14 +167,15 @@ def both(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
         connection.close()  # Feast itself never does
 
 
-def _row(rng: random.Random) -> Ask:
+def random_row(rng: random.Random) -> Ask:
+    """A call's one row."""
     row = [0.5, *(ABSENT[f.name] if rng.random() < 0.15 else rng.choice(KNOWN[f.name]) for f in REQUEST[1:])]
     if rng.random() < 0.2:  # somebody who buys from himself
         row[-1] = row[-2]
     return tuple(row)
 
 
-def _compare(row: Sequence[Any], missing: Sequence[str], names: Sequence[str], expected: Any, asked: Ask) -> int:
+def compare(row: Sequence[Any], missing: Sequence[str], names: Sequence[str], expected: Any, asked: Ask) -> int:
     """One case; how many of its values were present."""
     for name, value in zip(names, row, strict=True):
         wanted, present, _ = expected[name]
@@ -188,7 +189,7 @@ def _compare(row: Sequence[Any], missing: Sequence[str], names: Sequence[str], e
 
 def test_equal_values_and_equal_absences(both: Both) -> None:
     rng = random.Random(SEED + 1)
-    cases = [_row(rng) for _ in range(CASES)]
+    cases = [random_row(rng) for _ in range(CASES)]
     expected = [
         one for start in range(0, CASES, FEAST_ROWS) for one in both.from_feast(cases[start : start + FEAST_ROWS])
     ]
@@ -199,7 +200,7 @@ def test_equal_values_and_equal_absences(both: Both) -> None:
         assert not any(features.stale or ())
         for index, row in enumerate(features.values):
             missing = features.defaulted[index] if features.defaulted else ()
-            present += _compare(row, missing, names, expected[at % CASES], rows[index])
+            present += compare(row, missing, names, expected[at % CASES], rows[index])
             total += len(names)
             at += 1
     assert at == 2 * CASES

@@ -35,6 +35,7 @@ with warnings.catch_warnings():
 
 ROWS = 5000
 ROWS_PER_CALL = 50
+TRIES = 10  # of a record whose lookup was late: the machine may be busy
 REQUEST = ["card_id", "customer_id", "merchant_id", "amount", "hour", "km_from_home"]
 THRESHOLD = 0.5  # of function.toml's decision
 
@@ -61,8 +62,11 @@ class Served:
         connection = self.engine.open()
         for at in range(0, len(records), ROWS_PER_CALL):
             answers += self._ask(connection, records[at : at + ROWS_PER_CALL])
-        for number in [n for n, answer in enumerate(answers) if "defaulted" in answer]:
-            (answers[number],) = self._ask(connection, [records[number]])
+        late = list(range(len(answers)))
+        for _ in range(TRIES):
+            late = [number for number in late if "defaulted" in answers[number]]
+            for number in late:
+                (answers[number],) = self._ask(connection, [records[number]])
         connection.close()
         return np.array([a["score"] for a in answers]), [a["decision"] for a in answers]
 

@@ -48,6 +48,9 @@ def streamed(
     assert deployed.json["stream"] == topics.broker
     yield engine, topics
     platform(root, "down")
+    if request.param == "kafka":  # others use topics of these names on the same broker
+        for name in NAMES:
+            request.getfixturevalue("kafka").delete(name)
 
 
 def test_a_topic_gets_the_scores_that_calls_get(streamed: tuple[Engine, Topics]) -> None:

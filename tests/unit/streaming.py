@@ -21,6 +21,7 @@ from sunup.function import Cost, Function
 from sunup.pipeline import Pipeline
 from sunup.stream.broker import Broker, Output, Trouble
 from sunup.stream.loop import Loop
+from sunup.stream.scoring.aggregating import Aggregating
 from sunup.stream.scoring.deaths import Deaths
 from sunup.types import Decision, Field, ResponseField, Tensor
 from sunup.wire.confluent.schemas import Schemas
@@ -140,6 +141,7 @@ class Bench:
         self.pipeline = Pipeline(self.function, clock=self.clock)
         self.told = Told()
         self.schemas: Schemas | None = None
+        self.aggregating: Aggregating | None = None
         self.brokers: list[ListBroker] = []
         self.event_loop = asyncio.get_running_loop()
 
@@ -163,6 +165,7 @@ class Bench:
             deaths=deaths,
             schemas=self.schemas,
             clock=self.clock,
+            aggregating=self.aggregating,
         )
         return self.loop
 

@@ -42,7 +42,7 @@ class Crowd:
 def test_a_hot_functions_births_come_a_few_at_a_time() -> None:
     async def run() -> None:
         crowd: Any = Crowd(want=3 * BIRTHS_AT_ONCE - 1)
-        scaler = Scaler({"hot": crowd}, crowd, crowd, lambda: False)
+        scaler = Scaler({"hot": crowd}, crowd, crowd, lambda: None)
         scaler.scale(crowd)
         assert len(crowd.lives) == BIRTHS_AT_ONCE
         scaler.scale(crowd)

@@ -67,7 +67,10 @@ def test_a_file_people_write_in(tmp_path: Path) -> None:
     assert guard(*keys.read(path)).find(b"a key of my own") is not None
 
 
-@pytest.mark.parametrize("line", [WEB, '{"id": "x"}', '{"id": "x", "sha256": "abc"}', '{"id": 1, "sha256": "00"}'])
+LINES = [WEB, '{"id": "x"}', '{"id": "x", "sha256": "abc"}', '{"id": 1, "sha256": "00"}']
+
+
+@pytest.mark.parametrize("line", LINES, ids=["a key itself", "no digest", "a short digest", "an id that is none"])
 def test_a_broken_line_is_named_but_not_repeated(tmp_path: Path, line: str) -> None:
     path = tmp_path / "keys.jsonl"
     path.write_text(f"# ours\n{line}\n")

@@ -5,8 +5,9 @@ import time
 
 import pytest
 
-from sunup.cli.streams.dead import printable
-from sunup.cli.streams.seek import Step, moment
+from sunup.cli.streams.alone import moment
+from sunup.cli.streams.letters.dead import printable
+from sunup.cli.streams.seek import Step
 from sunup.errors import CallError, UsageError
 from sunup.stream.broker import Record
 from sunup.stream.letters import letter_of
@@ -76,11 +77,11 @@ def test_nothing_a_stranger_wrote_reaches_the_terminal() -> None:
 
 
 def test_moments() -> None:
-    assert moment("1h", 10_000.0) == 6400.0
-    assert moment("2026-11-22T10:00:00Z", 0.0) == moment("2026-11-22T11:00:00+01:00", 0.0)
-    assert moment("2026-11-22T10:00", 0.0) == time.mktime((2026, 11, 22, 10, 0, 0, 0, 0, -1))
-    with pytest.raises(UsageError, match="'yesterday' is not earliest, latest, an offset"):
-        moment("yesterday", 0.0)
+    assert moment("1h", 10_000.0, "--to") == 6400.0
+    assert moment("2026-11-22T10:00:00Z", 0.0, "--to") == moment("2026-11-22T11:00:00+01:00", 0.0, "--to")
+    assert moment("2026-11-22T10:00", 0.0, "--to") == time.mktime((2026, 11, 22, 10, 0, 0, 0, 0, -1))
+    with pytest.raises(UsageError, match="--to: 'yesterday' is not earliest, an age"):
+        moment("yesterday", 0.0, "--to", "earliest, ")
 
 
 def test_a_step_when_the_group_has_read_on() -> None:

@@ -65,7 +65,7 @@ def scaled(manifest: Manifest, check: Callable[[Scaler, dict[str, Counting], Nob
     async def run() -> None:
         nobody = Nobody()
         lives = {name: Counting(Revision(name, 1, "0" * 64, "m/1", {}, 0.0), manifest) for name in NAMES}
-        scaler = Scaler(lives, nobody, nobody, lambda: True)  # type: ignore[arg-type]
+        scaler = Scaler(lives, nobody, nobody, lambda: 0.0)  # type: ignore[arg-type]
         for name in lives:
             scaler.later(name)
         scaler.tick()

@@ -17,7 +17,7 @@ from sunup.bundle.manifest import LogSpec
 from sunup.clock import ManualClock
 from sunup.errors import UsageError
 from sunup.function import Function
-from sunup.lookup.ages import AgedLookup
+from sunup.lookup.kinds.ages import AgedLookup
 from sunup.pipeline import Pipeline
 from sunup.serve.opening import served_log
 from sunup.serve.recording.served import ServedLog

@@ -44,7 +44,13 @@ def test_another_end_moves_the_times_and_nothing_else() -> None:
     moved = END + timedelta(days=123)
     here, there = small().transactions, small(end=moved).transactions
     pd.testing.assert_series_equal(here["event_timestamp"] + timedelta(days=123), there["event_timestamp"])
-    pd.testing.assert_frame_equal(here.drop(columns="event_timestamp"), there.drop(columns="event_timestamp"))
+    times = ["event_timestamp", "transaction_id"]
+    pd.testing.assert_frame_equal(here.drop(columns=times), there.drop(columns=times))
+
+
+def test_a_transaction_has_an_id_of_its_own_in_later_spans_too(whole: Simulation) -> None:
+    ids = [*whole.transactions["transaction_id"], *later(20_000)["transaction_id"]]
+    assert len(set(ids)) == len(ids)
 
 
 @pytest.mark.parametrize("end", [END + timedelta(hours=1), END.replace(tzinfo=None)])
@@ -179,11 +185,10 @@ def test_the_function_declares_every_request_field_and_a_default_for_every_featu
     spec = read(FUNCTION)
     assert [field.name for field in spec.request or ()] == list(REQUEST)
     assert spec.features is not None
-    assert set(spec.features.defaults) == {feature for view in VIEWS.values() for feature in view}
-    raw = tomllib.loads(FUNCTION.read_text())
-    kinds = {feature: dtype for view in VIEWS.values() for feature, dtype in view.items()}
-    for name, value in raw["features"]["defaults"].items():
-        assert type(value).__name__ == kinds[name].rstrip("64"), name
+    raw = tomllib.loads(FUNCTION.read_text())["features"]["defaults"]
+    for features in VIEWS.values():
+        for name, dtype in features.items():
+            assert type(raw[name]).__name__ == dtype.rstrip("64"), name
 
 
 def test_the_span_may_end_on_any_day() -> None:

@@ -121,7 +121,9 @@ def test_a_stall_is_told_until_its_partition_moves() -> None:
         assert stream.stuck(both, late) == ["a"]
         assert stream.state(both)[0] == "stalled"
         assert stream.state(both)[1].startswith("partition 0: ")
-        stream.topic.see({0: (4, 10), 1: (9000, 30_000), 2: (5, 5)}, late + 1)
+        assert stream.stuck([both[1]], late + 1) == [], "it has yet to say that it reads what the other one did"
+        assert stream.stuck([both[1]], late + 1 + STREAM_STALL_SECONDS) == ["b"]
+        stream.topic.see({0: (4, 10), 1: (9900, 30_000), 2: (5, 5)}, late + 1)
         assert stream.stuck(both, late + 1) == []
         assert stream.state(both) == ("running", "")
 

@@ -80,11 +80,13 @@ class Rights:
             self._open(folder, stat.S_IXGRP)
 
     def share(self, folder: Path) -> None:
-        """Let the account make files in a folder, and not touch those of others; what is there becomes its own."""
+        """Let the account make files in a folder, and not touch those of others; what is there, in folders too, becomes
+        its own."""
         if self.account is None:
             return
-        for path in folder.iterdir():
-            self.own(path)
+        for _, folders, files, fd in os.fwalk(folder, follow_symlinks=False):  # by descriptors: through no link
+            for name in (*folders, *files):
+                os.chown(name, *self.account, dir_fd=fd, follow_symlinks=False)
         os.chown(folder, 0, self.account.gid)
         folder.chmod(0o1770)
 

@@ -7,18 +7,20 @@ import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from msgspec.structs import replace
 
 from sunup.bundle.declare.file import read as read_spec
 from sunup.bundle.declare.spec import Spec
 from sunup.bundle.declare.write import derive as derive_spec
 from sunup.bundle.declare.write import write
 from sunup.bundle.handler.source import HANDLER, Source, read_handler
-from sunup.bundle.manifest import FEATURES
+from sunup.bundle.manifest import FEATURES, StreamSpec
 from sunup.bundle.pack import SourceModel, pack
 from sunup.bundle.packager import Packager
 from sunup.bundle.store import Store, read_manifest
-from sunup.lookup.compile.trial import try_on_demand
+from sunup.lookup.compile.on_demand.trial import try_on_demand
 from sunup.lookup.plan import dump, load
 from sunup.registry.signature import Signature
 from sunup.registry.signature import read as read_signature
@@ -29,6 +31,9 @@ from sunup.served.schema import Heading
 from sunup.served.schema import check as check_heading
 from sunup.settings import Project
 from sunup.types import Field
+
+if TYPE_CHECKING:
+    from sunup.lookup.compile.streamed import Scored
 
 OnStage = Callable[[str, str], None]
 NEXT = {"convert": "prove", "prove": "freeze"}
@@ -55,7 +60,7 @@ def build(
         spec = spec or derive_spec(resolved.name, model.columns)
         handler = handler_of(project, name, resolved.name)
         preprocesses = handler is not None and "preprocess" in handler.hooks
-        features, settings = _features(project, spec, model.columns, on_stage, made_first=preprocesses)
+        joined = _features(project, spec, model.columns, on_stage, made_first=preprocesses)
         made: list[str] = []
 
         def on_done(stage: str, _: float) -> None:
@@ -66,23 +71,23 @@ def build(
         on_stage("convert", "")
         digest = pack(
             Store(project.bundles),
-            spec=spec,
+            spec=joined.spec,
             model=model,
             packager=packager,
             accept_difference=accept_difference,
             handler=handler,
             retrieval=retrieval,
             on_stage=on_done,
-            **features,
+            **joined.given,
         )
     return {
         "function": spec.name,
         "digest": _checked(project.bundles / digest),
         "model": f"{resolved.name}/{resolved.version}",
         "alias": parse(name).alias,
-        "settings": settings,
+        "settings": joined.settings,
         "unchanged": not made,
-        "note": resolved.note,
+        "note": "; ".join(note for note in (resolved.note, joined.note) if note),
     }
 
 
@@ -112,7 +117,11 @@ def features(project: Project, *, digest: str, packager: Packager, on_stage: OnS
 
     folder = Store(project.bundles).open(digest)
     plan = load((folder / FEATURES).read_bytes())
-    note = changed_since(project.features, plan, read_manifest(folder).rows) if plan.service else ""
+    manifest = read_manifest(folder)
+    item = manifest.rank.item if manifest.rank is not None else ""
+    scored = _scored(manifest.stream, item)
+    takes = None if manifest.handler is not None else [name for tensor in manifest.inputs for name in tensor.columns]
+    note = changed_since(project.features, plan, manifest.rows, scored, takes) if plan.service else ""
     return {"settings": {"features_url": store_url(project.features)}, "note": note}
 
 
@@ -178,19 +187,28 @@ def handler_of(project: Project, *names: str) -> Source | None:
     return None
 
 
+class _Joined(NamedTuple):
+    """`spec` without defaults for what this version of the model is not given; what `pack` is told of the features,
+    what a worker gets at birth, and what a person is told."""
+
+    spec: Spec
+    given: dict[str, Any] = {}  # noqa: RUF012 - never written to
+    settings: dict[str, str] = {}  # noqa: RUF012 - never written to
+    note: str = ""
+
+
 def _features(
     project: Project, spec: Spec, columns: tuple[Field, ...], on_stage: OnStage, *, made_first: bool
-) -> tuple[dict[str, Any], dict[str, str]]:
-    """What `pack` is told of the features, and what a worker gets at birth. `made_first`: a handler makes the model's
-    columns of them."""
+) -> _Joined:
+    """The features joined into calls of a function. `made_first`: a handler makes the model's columns of them."""
     wanted = spec.features
     if wanted is None:
-        return {}, {}
+        return _Joined(spec)
     on_stage("features", wanted.service if "feast" in sys.modules else f"{wanted.service}; importing Feast first")
     # Imports Feast: 4 to 6 s, where there are features.
     from sunup.lookup.compile.service import check_columns, compile_service
 
-    plan, url, code = compile_service(
+    plan, url, code, left_out, beside, note = compile_service(
         project.features,
         wanted.service,
         request=spec.rows or columns,
@@ -199,11 +217,25 @@ def _features(
         cache=wanted.cache_s,
         deadline_ms=wanted.deadline_ms,
         on_missing=wanted.on_missing,
+        scored=_scored(spec.stream, spec.items[1] if spec.rank is not None else ""),
+        takes=None if made_first else [column.name for column in columns],
     )
     if not made_first:
         check_columns(plan, spec.model, columns)
-    given = {"features_json": dump(plan), "features_code": code, "feature_columns": plan.columns}
-    return {**given, "try_features": try_on_demand}, {"features_url": url}
+    aggregates = [f"{plan.project}/{view.stored}" for view in plan.views if view.aggregated is not None]
+    given: dict[str, Any] = {"features_json": dump(plan), "features_code": code, "feature_columns": plan.columns}
+    given |= {"aggregates": sorted(aggregates), "beside": beside, "try_features": try_on_demand}
+    defaults = {name: value for name, value in wanted.defaults.items() if name not in left_out}
+    spec = replace(spec, features=replace(wanted, defaults=defaults))
+    return _Joined(spec, given, {"features_url": url}, note)
+
+
+def _scored(stream: StreamSpec | None, item: str) -> "Scored | None":
+    """What the compiler is told of [stream]. `item`: see there."""
+    # Imports Feast: 4 to 6 s, where there are features.
+    from sunup.lookup.compile.streamed import Scored
+
+    return None if stream is None else Scored(stream.input, stream.guarantee, stream.content, stream.aggregate, item)
 
 
 def _checked(bundle: Path) -> str:

@@ -90,8 +90,9 @@ def served_log(spec: Mapping[str, Any], function: functions.Function, dropped: C
 async def load(spec: Mapping[str, Any], kept: Executor | None) -> functions.Function:
     """The function a process was born to serve, connected to its online store. Raises what `function.load` does."""
     known = functions.Cost(*spec["cost"]) if spec["cost"] else None
-    bundle, settings, prove = Path(spec["bundle"]), spec["settings"], spec["prove"]
-    function = functions.load(bundle, settings=settings, prove=prove, cost=known, kept=kept, machine=spec["machine"])
+    bundle, settings, machine = Path(spec["bundle"]), spec["settings"], spec["machine"]
+    given = {"prove": spec["prove"], "cost": known, "kept": kept, "machine": machine}
+    function = functions.load(bundle, settings=settings, streams=spec["role"] == "stream", **given)
     await function.open()
     return function
 

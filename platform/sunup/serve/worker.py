@@ -19,7 +19,6 @@ import uvloop
 from sunup.access.guard import Guard
 from sunup.errors import SunupError
 from sunup.execute.executor import Executor
-from sunup.function import FEATURES_URL
 from sunup.limits import FDS_PER_MESSAGE_MAX, TRIM_SECONDS
 from sunup.link.channel import Channel, Message
 from sunup.link.process import name_process, trim_heap
@@ -32,7 +31,7 @@ from sunup.serve.http.message import Handler
 from sunup.serve.opening import Opened, access_rate, open_front, open_function
 from sunup.serve.proving import prover
 from sunup.serve.telemetry import log
-from sunup.settings import CONFLUENT, EMBEDDED, PICTURES, STREAM_BROKER, STREAM_CLIENT, TAKES
+from sunup.settings import CONFLUENT, EMBEDDED, FEATURES_URL, PICTURES, STREAM_BROKER, STREAM_CLIENT, TAKES
 
 _LOG = logging.getLogger(__name__)
 

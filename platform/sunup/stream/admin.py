@@ -17,6 +17,11 @@ class Admin(Protocol):
         """Partition -> the offset of its oldest record and the one its next record will get. Raises TOPIC_MISSING."""
         ...
 
+    def origin(self, topic: str) -> str:
+        """What tells this topic from any other one, of that name too: on another broker, or made anew. A kind, a colon
+        and an id; "" where the broker does not say."""
+        ...
+
     def at(self, topic: str, wall: float) -> Mapping[int, int]:
         """Partition -> the offset of its first record that was written at `wall` (seconds since the epoch) or later;
         of a partition without one its end."""
@@ -33,6 +38,11 @@ class Admin(Protocol):
 
     def move(self, group: str, topic: str, positions: Mapping[int, int]) -> None:
         """Set positions of a group. Raises FENCED while somebody reads in it."""
+        ...
+
+    def ensure_compacted(self, topic: str, partitions: int) -> None:
+        """Make a topic that keeps the newest record of each key, where there is none; one with fewer partitions gets
+        more. Raises NOT_PERMITTED, and FAILED where one of that name is something else; either says what to do."""
         ...
 
     def close(self) -> None:

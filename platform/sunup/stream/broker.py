@@ -44,12 +44,14 @@ class Record(NamedTuple):
 
 
 class Output(NamedTuple):
-    """One record to be written. Records of one key keep their order; without a key any partition will do."""
+    """One record to be written. Records of one key keep their order; without a key any partition will do, unless it is
+    named."""
 
     topic: str
     key: bytes | None
     value: bytes | None
     headers: Headers
+    partition: int | None = None
 
 
 class Lag(NamedTuple):

@@ -30,6 +30,7 @@ SHIFT: Final = 40
 _SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS part (
     id INTEGER PRIMARY KEY, topic TEXT, number INTEGER, next INTEGER, UNIQUE (topic, number));
+CREATE TABLE IF NOT EXISTS log (id TEXT);
 CREATE TABLE IF NOT EXISTS record (place INTEGER PRIMARY KEY, key BLOB, value BLOB, headers BLOB, written REAL);
 CREATE TABLE IF NOT EXISTS reader (
     topic TEXT, team TEXT, number INTEGER, position INTEGER, owner TEXT, until REAL,
@@ -77,8 +78,9 @@ class Log:
             ids, before = zip(*connection.execute(query, (topic,)), strict=True)
             ends, turn, now = list(before), sum(before), time.time()
             places, rows = [], []
-            for *_, key, value, headers in entries:
-                number = (turn if key is None else zlib.crc32(key)) % len(ids)
+            for entry in entries:
+                key, value, headers, to = entry[1:] if isinstance(entry, Output) else (*entry, None)
+                number = (turn if key is None else zlib.crc32(key)) % len(ids) if to is None else to
                 turn += key is None
                 packed = msgspec.msgpack.encode(headers) if headers else None
                 rows.append(((ids[number] << SHIFT) + ends[number], key, value, packed, now))

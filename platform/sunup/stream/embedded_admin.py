@@ -1,5 +1,6 @@
 """What people do to a stream of the embedded log from outside."""
 
+import secrets
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
@@ -15,6 +16,7 @@ _SPAN: Final = f"""SELECT number, COALESCE(
     FROM part WHERE topic = ? ORDER BY number"""
 _AT: Final = f"""SELECT number, COALESCE((SELECT place FROM record WHERE place >= id << {SHIFT} AND place < {_END}
     AND written >= ? ORDER BY place LIMIT 1) - (id << {SHIFT}), next) FROM part WHERE topic = ? ORDER BY number"""
+_NAME: Final = "INSERT INTO log SELECT ? WHERE NOT EXISTS (SELECT 1 FROM log)"  # another process may be faster
 _POSITIONS: Final = "SELECT number, position FROM reader WHERE topic = ? AND team = ? ORDER BY number"
 _OWNERS: Final = "SELECT owner, until FROM reader WHERE topic = ? AND team = ? AND owner IS NOT NULL"
 _MOVE: Final = """INSERT INTO reader VALUES (?, ?, ?, ?, NULL, 0)
@@ -34,6 +36,15 @@ class EmbeddedAdmin:
         if not found:
             raise self._missing(topic)
         return {number: (first, end) for number, first, end in found}
+
+    def origin(self, topic: str) -> str:  # noqa: ARG002 -- a log lets go of none of its topics
+        """An id that is made with the first look at it, and goes with the file."""
+        file = self._log.file
+        if not (found := file.select("SELECT id FROM log")):
+            with file.change() as connection:
+                connection.execute(_NAME, (secrets.token_hex(16),))
+            found = file.select("SELECT id FROM log")
+        return f"log:{found[0][0]}"
 
     def at(self, topic: str, wall: float) -> Mapping[int, int]:
         found = dict[int, int](self._log.file.select(_AT, wall, topic))
@@ -55,6 +66,9 @@ class EmbeddedAdmin:
                     raise BrokerError(Trouble.FENCED, f"{group} reads {topic} now: its position is its own")
             rows = [(topic, group, number, position) for number, position in positions.items()]
             connection.executemany(_MOVE, rows)
+
+    def ensure_compacted(self, topic: str, partitions: int) -> None:  # noqa: ARG002
+        raise BrokerError(Trouble.FAILED, f"the log {self._log.file.path} compacts no topics")
 
     def close(self) -> None:
         self._log.close()

@@ -5,14 +5,13 @@
 A batch is decoded, scored in one call and written together with its position. A record that cannot be read or scored
 goes to the dead-letter topic with the reason in its headers; it holds up no other. Positions move only after outputs
 are written, so whatever ends this loop in between, the next reader gets the batch again. The pipeline is used on the
-event loop; the broker, which blocks, in one thread of its own.
+event loop; the broker, which blocks, in one thread of its own, where stream feature views are aggregated, too.
 """
 
 import asyncio
 import logging
 from collections.abc import Callable, Collection, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Final, Protocol, TypeVar
+from typing import TYPE_CHECKING, Final, Protocol
 
 from sunup import limits
 from sunup.clock import Clock, SystemClock
@@ -23,16 +22,17 @@ from sunup.stream.scoring.batch import Batch, Reading, Writing
 from sunup.stream.scoring.deaths import Deaths
 from sunup.stream.scoring.letters import Letters
 from sunup.stream.scoring.scorer import Scorer
+from sunup.stream.scoring.thread import BrokerThread
+from sunup.types import Row
 from sunup.wire.cloudevent import Outgoing
 from sunup.wire.record import RecordCodec
 
 if TYPE_CHECKING:
+    from sunup.stream.scoring.aggregating import Aggregating  # for functions with stream feature views
     from sunup.wire.confluent.schemas import Schemas  # http and ssl, for workers whose records need a registry
 
 _LOG: Final = logging.getLogger(__name__)
 _REFUSALS: Final = (Trouble.TOPIC_MISSING, Trouble.NOT_PERMITTED)
-
-Given = TypeVar("Given")
 
 
 class Teller(Protocol):
@@ -52,9 +52,9 @@ class Loop:
 
     `content`: how records are read, see wire.cloudevent. `model`: "name/version", for the outputs' headers.
     `deaths`: what the workers before died with, if that is known; `schemas`: of records in Confluent's wire format,
-    None without a registry; `clock`: the pipeline's. Reader 0 of 1 until `share`
-    says otherwise. The pipeline must stay open until `run` has returned: one that is closed before refuses records,
-    which then become dead letters.
+    None without a registry; `clock`: the pipeline's; `aggregating`: of a function that aggregates its topic. Reader 0
+    of 1 until `share` says otherwise. The pipeline must stay open until `run` has returned: one that is closed before
+    refuses records, which then become dead letters.
     """
 
     def __init__(
@@ -73,8 +73,8 @@ class Loop:
         deaths: Deaths | None = None,
         schemas: "Schemas | None" = None,
         clock: Clock | None = None,
+        aggregating: "Aggregating | None" = None,
     ) -> None:
-        self._open_broker = open_broker
         self._stream = stream
         self._teller = teller
         self._clock = clock or SystemClock()
@@ -86,21 +86,18 @@ class Loop:
         self._writing = Writing(stream.output, outgoing, Letters(stream.dead_letter, signature))
         self._mark = deaths
         self._deaths: Deaths | None = None  # the same, once it is known that a worker died
-        self._thread = ThreadPoolExecutor(1, "broker")  # the thread itself starts with the first call
+        self._broker = BrokerThread(open_broker, aggregating)
         self._drain = asyncio.Event()
-        self._share: tuple[int, int, tuple[int, ...]] = (0, 1, ())
-        self._joined: tuple[int, int, tuple[int, ...]] | None = None  # what the open broker was told of it
-        self._broker: Broker | None = None  # touched on the thread only
         self._told: tuple[Trouble | None, str] = (None, "")
-        self._committing = False
-        self._unwritten = False  # the trouble came of a commit: the records come again
+        self._holding = False  # records whose commit, or what is aggregated of them, may fail
+        self._unwritten = False  # the trouble came of that: the records come again
         self._kept = 0.0  # event loop's seconds at which the group was last shown that we are there
         self._pause = limits.STREAM_RETRY_SECONDS_MAX / 10
 
     def __repr__(self) -> str:
         state = "draining" if self._drain.is_set() else "running"
         trouble = self._told[0].value if self._told[0] else None
-        return f"Loop({self._stream.input}, {state}, share={self._share}, trouble={trouble})"
+        return f"Loop({self._stream.input}, {state}, {self._broker!r}, trouble={trouble})"
 
     async def run(self) -> None:
         """Read, score and write until `drain`; the batch in hand is finished first, and the group left last.
@@ -118,8 +115,7 @@ class Loop:
             if self._mark is not None:
                 self._mark.end()
         finally:
-            left = self._on_thread(self._let_go)
-            self._thread.shutdown(wait=False)  # it ends after that
+            left = self._broker.end()
             await asyncio.shield(left)  # whoever cancels this too does not keep the group from being left
 
     def drain(self) -> None:
@@ -128,12 +124,12 @@ class Loop:
 
     def share(self, index: int, count: int, without: Collection[int] = ()) -> None:
         """Be reader `index` of `count`, and read no partition of `without`, from the next poll on."""
-        self._share = (index, count, tuple(without))
+        self._broker.share(index, count, without)
 
     # --- One batch ----------------------------------------------------------------------------------------------------
 
     async def _turn(self) -> None:
-        records = await self._on_thread(self._take)
+        records = await self._broker.take(self._scorer.records_max)
         # A poll does not end the trouble of a commit; but if it finds nothing, what was refused for a time was written.
         if not self._unwritten or not (records or self._told[0] in _REFUSALS):
             self._go_on()
@@ -152,23 +148,24 @@ class Loop:
         """None: given up, because of `drain`."""
         if self._schemas is not None and not await self._schemas.learn([one.value for one in records], self):
             return None
-        if self._deaths is not None and self._deaths.take(records):
-            batch = await self._one_by_one(records, self._deaths)
+        is_stuck = self._deaths is not None and self._deaths.take(records)
+        given = await self._given(records) if self._broker.aggregates else None
+        if is_stuck and self._deaths is not None:
+            batch = await self._one_by_one(Batch(records, [], [], [], given), self._deaths)
             again = [
                 at
                 for at, (row, error) in enumerate(zip(batch.rows, batch.answers, strict=True))
                 if row is not None and isinstance(error, CallError) and error.retry
             ]
         else:
-            batch = self._reading.read(records)
+            batch = self._reading.read(records, given)
             again = [at for at, row in enumerate(batch.rows) if row is not None]
         return batch if await self._scorer.score(batch, again) else None
 
-    async def _one_by_one(self, records: Sequence[Record], deaths: Deaths) -> Batch:
+    async def _one_by_one(self, batch: Batch, deaths: Deaths) -> Batch:
         """Workers died with this batch: which record is it?"""
         self._tell(Trouble.WAITING, "a worker died with these records: they are scored one by one")
-        batch = Batch(records, [], [], [])
-        for at, record in enumerate(records):
+        for at, record in enumerate(batch.records):
             died = deaths.alone(record)
             if died >= limits.STREAM_DEATHS_MAX:
                 error = WorkerDied(f"{died} workers died while they scored this record and no other")
@@ -201,42 +198,21 @@ class Loop:
         now = asyncio.get_running_loop().time()
         if now - self._kept >= limits.STREAM_KEEP_SECONDS:
             self._kept = now
-            await self._on_thread(self._keep)
+            await self._broker.keep()
 
-    # --- The broker: `_take`, `_keep`, `_write` and `_let_go` run on the thread ---------------------------------------
+    # --- The broker ---------------------------------------------------------------------------------------------------
 
-    def _on_thread(self, call: Callable[..., Given], *given: object) -> asyncio.Future[Given]:
-        return asyncio.get_running_loop().run_in_executor(self._thread, call, *given)
-
-    def _take(self) -> Sequence[Record]:
-        if self._broker is None:
-            self._broker = self._open_broker()
-        share = self._share
-        if share != self._joined:
-            self._broker.join(*share)
-            self._joined = share
-        return self._broker.poll(limits.STREAM_POLL_SECONDS, self._scorer.records_max)
-
-    def _keep(self) -> None:
-        assert self._broker is not None
-        self._broker.keep()
-
-    def _write(self, outputs: Sequence[Output]) -> None:
-        assert self._broker is not None
-        self._broker.commit(outputs)
-
-    def _let_go(self) -> None:
-        broker, self._broker, self._joined = self._broker, None, None
-        try:
-            if broker is not None:
-                broker.close()
-        except BrokerError as error:
-            _LOG.warning("the broker was not left properly: %s", error.message)
+    async def _given(self, records: Sequence[Record]) -> Sequence[Row]:
+        """All of them at once, whatever becomes of each: a record that kills is an event, too."""
+        self._holding = True
+        given = await self._broker.given(records)
+        self._holding = False
+        return given
 
     async def _commit(self, outputs: Sequence[Output]) -> None:
-        self._committing = True
-        await self._on_thread(self._write, outputs)
-        self._committing = self._unwritten = False
+        self._holding = True
+        await self._broker.commit(outputs)
+        self._holding = self._unwritten = False
         self._go_on()
 
     def _go_on(self) -> None:
@@ -246,8 +222,8 @@ class Loop:
     async def _start_over(self, error: BrokerError) -> None:
         """With another broker, after a pause."""
         self._tell(error.trouble, error.message)
-        self._unwritten, self._committing = self._committing, False
-        await self._on_thread(self._let_go)
+        self._unwritten, self._holding = self._holding, False
+        await self._broker.let_go()
         await self._drained_within(self._pause)
         self._pause = min(2 * self._pause, limits.STREAM_RETRY_SECONDS_MAX)
 

@@ -1,6 +1,7 @@
 """Which broker the settings of a revision mean."""
 
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -45,8 +46,14 @@ def open_admin(settings: Mapping[str, str], log: Path) -> Admin:
     url = settings[STREAM_BROKER]
     if url == EMBEDDED:
         return EmbeddedAdmin(log)
-    from sunup.stream.kafka.admin import KafkaAdmin  # its client costs tens of ms to import
     from sunup.stream.kafka.security import security  # ssl: the same
+
+    if settings.get(STREAM_CLIENT) == CONFLUENT:
+        with suppress(ImportError):  # this machine may have less than the one that reads: the other client will do
+            from sunup.stream.kafka.confluent.admin import ConfluentAdmin  # the same
+
+            return ConfluentAdmin(url, security(settings))
+    from sunup.stream.kafka.admin import KafkaAdmin  # its client costs tens of ms to import
 
     return KafkaAdmin(url, security(settings))
 

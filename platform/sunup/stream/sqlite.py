@@ -21,6 +21,18 @@ _WHAT_TO_DO: Final = {
 }
 
 
+@contextmanager
+def transaction(connection: sqlite3.Connection) -> Iterator[None]:
+    """The only one that writes to its file; nothing of it stays where it does not end well."""
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+        connection.execute("COMMIT")
+    finally:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+
+
 class SqliteFile:
     """Connects when first used, from any thread, one at a time. Every method raises BrokerError.
 
@@ -44,13 +56,8 @@ class SqliteFile:
             if connection.in_transaction:
                 yield connection
                 return
-            connection.execute("BEGIN IMMEDIATE")
-            try:
+            with transaction(connection):
                 yield connection
-                connection.execute("COMMIT")
-            finally:
-                if connection.in_transaction:
-                    connection.execute("ROLLBACK")
 
     @contextmanager
     def use(self) -> Iterator[sqlite3.Connection]:

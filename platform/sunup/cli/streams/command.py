@@ -3,9 +3,9 @@
 import click
 
 from sunup.cli.engine import running
-from sunup.cli.streams.dead import dead
+from sunup.cli.streams.letters.dead import dead
+from sunup.cli.streams.letters.replay import replay_command
 from sunup.cli.streams.pause import pause, resume
-from sunup.cli.streams.replay import replay_command
 from sunup.cli.streams.screen import STREAM_COLUMNS, show_detail, stream_notes, stream_row
 from sunup.cli.streams.seek import seek
 from sunup.cli.terminal import options, show_json, show_note, show_table

@@ -2,27 +2,23 @@
 
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
-from datetime import datetime
-from typing import Any, Final, NamedTuple, TypeVar
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from typing import Any, Final, NamedTuple
 
 import click
 
-from sunup.bundle.declare.quantity import parse_seconds
+from sunup.bundle.store import read_manifest
 from sunup.cli.engine import running
+from sunup.cli.streams.alone import alone, moment, nobody_reads
 from sunup.cli.streams.confirm import confirm
-from sunup.cli.streams.source import LOOK_SECONDS, Source, source_of, unfenced
-from sunup.cli.terminal import options, show_json, show_table
-from sunup.engine.local.client import LocalEngine
-from sunup.errors import CommandError, UsageError
+from sunup.cli.streams.source import Source, source_of
+from sunup.cli.terminal import options, show_json, show_note, show_table
+from sunup.errors import UsageError
 from sunup.settings import Project
 from sunup.stream.admin import Admin
 
-_ALONE_SECONDS: Final = 90.0  # s until nobody reads: workers finish their batch, and a broker forgets a dead one in 30
 _COLUMNS: Final = ("partition ", "from ", "to ", "kept ", "what that means")
-
-Given = TypeVar("Given")
 
 
 class Step(NamedTuple):
@@ -83,10 +79,11 @@ def seek(
         steps = plan(source, admin, to, partitions)
         if not as_json:
             _show(steps)
+            _note_features(source, steps)
         todo = [step for step in steps if step.target != step.position]
         if todo and not dry_run:
             confirm(_question(todo), yes=yes)
-            with _nobody_reads(engine, function):
+            with nobody_reads(engine, function):
                 done = _move(source, admin, todo)
             steps = sorted({step.partition: step for step in [*steps, *done]}.values())
             if not as_json and done != todo:
@@ -105,7 +102,7 @@ def plan(source: Source, admin: Admin, to: str, partitions: Sequence[int]) -> li
         raise UsageError(f"{topic} has no partition {min(strange)}: it has {min(spans)} to {max(spans)}.")
     chosen = {number: spans[number] for number in (partitions or spans)}
     where = _targets(admin, topic, to, chosen)
-    positions = _alone(lambda: admin.positions(group, topic))
+    positions = alone(lambda: admin.positions(group, topic))
     steps = []
     for number, (first, end) in sorted(chosen.items()):
         # A group that has never read begins at the oldest record, and one that is too late goes on there.
@@ -124,44 +121,7 @@ def _targets(admin: Admin, topic: str, to: str, chosen: Mapping[int, tuple[int, 
         return {number: end for number, (_, end) in chosen.items()}
     if to.isdecimal():
         return dict.fromkeys(chosen, int(to))
-    return admin.at(topic, moment(to, time.time()))
-
-
-def moment(text: str, now: float) -> float:
-    """Seconds since the epoch of an age before `now` ("1h") or of an ISO 8601 time; one without a zone is local."""
-    try:
-        return now - parse_seconds(text)
-    except ValueError:
-        pass
-    try:
-        return datetime.fromisoformat(text).timestamp()
-    except ValueError:
-        wanted = "earliest, latest, an offset, an age such as 1h, or a time such as 2026-11-22T10:00:00Z"
-        raise UsageError(f"--to: {text!r} is not {wanted}.") from None
-
-
-@contextmanager
-def _nobody_reads(engine: LocalEngine, function: str) -> Iterator[None]:
-    """Pause the stream, and what was not paused before go on at the end. Killed in between, it stays paused, and
-    `platform stream status` says by whom."""
-    facts = engine.status(function)["functions"][0]["stream"]
-    paused = facts["paused"]
-    # Where some partitions are paused already, the others are one by one: only then can they go on alone.
-    rest = [one["partition"] for one in facts["partitions"] if not one["paused"]] if paused else None
-    try:
-        if paused != "all":
-            engine.pause(function, rest)
-        until = time.monotonic() + _ALONE_SECONDS
-        while engine.status(function)["functions"][0]["stream"]["workers"]:
-            if time.monotonic() > until:
-                raise CommandError(
-                    f"Workers of {function} have not ended for {_ALONE_SECONDS:.0f} s; nothing was moved."
-                )
-            time.sleep(LOOK_SECONDS)
-        yield
-    finally:
-        if paused != "all":
-            engine.resume(function, rest)
+    return admin.at(topic, moment(to, time.time(), "--to", "earliest, latest, an offset, "))
 
 
 def _move(source: Source, admin: Admin, todo: Sequence[Step]) -> list[Step]:
@@ -174,11 +134,7 @@ def _move(source: Source, admin: Admin, todo: Sequence[Step]) -> list[Step]:
         admin.move(group, topic, {step.partition: step.target for step in done})
         return done
 
-    return _alone(act)
-
-
-def _alone(act: Callable[[], Given]) -> Given:
-    return unfenced(act, _ALONE_SECONDS, "Waiting for the broker to know that nobody reads any more.")
+    return alone(act)
 
 
 def _question(todo: Sequence[Step]) -> str:
@@ -186,6 +142,18 @@ def _question(todo: Sequence[Step]) -> str:
     parts = [f"never score {skipped:,} records"] if skipped else []
     parts += [f"score {doubled:,} records again"] if doubled else []
     return f"{' and '.join(parts)}?".capitalize()
+
+
+def _note_features(source: Source, steps: Sequence[Step]) -> None:
+    """What is aggregated depends on the topic alone: a stream that is moved counts no event twice, and none less."""
+    if read_manifest(source.bundle).aggregates:
+        if any(step.doubled for step in steps):
+            again = f"platform stream replay {source.function} --features"
+            show_note(
+                f"Records that are scored again are not aggregated again; to aggregate from an offset on: {again}"
+            )
+        if any(step.skipped for step in steps):
+            show_note("Records that are skipped are aggregated all the same, when it reads on.")
 
 
 def _show(steps: Sequence[Step]) -> None:

@@ -23,12 +23,14 @@ Given = TypeVar("Given")
 
 
 class Source(NamedTuple):
-    """The stream of a function's routed revision. `settings`: how to speak to its broker; `log`: the embedded log."""
+    """The stream of a function's routed revision. `settings`: how to speak to its broker; `log`: the embedded log;
+    `bundle`: the folder of the revision's."""
 
     function: str
     stream: Stream
     settings: Mapping[str, str]
     log: Path
+    bundle: Path
 
     @property
     def where(self) -> str:
@@ -50,12 +52,13 @@ def source_of(project: Project, function: str, environment: Mapping[str, str]) -
     Raises UsageError for a function without a stream, and where the environment lacks something.
     """
     digest, broker = _routed(project, function)
-    declared = read_manifest(Store(project.bundles).open(digest)).stream
+    bundle = Store(project.bundles).open(digest)
+    declared = read_manifest(bundle).stream
     if declared is None:
         raise UsageError(f"{function} has no [stream] in its function.toml.")
     settings, _ = broker_settings(declared, _with(declared, broker, environment), project.root)
     stream = Stream(declared.group, declared.input, declared.output, declared.dead_letter)
-    return Source(function, stream, settings, project.embedded_log)
+    return Source(function, stream, settings, project.embedded_log, bundle)
 
 
 def _routed(project: Project, function: str) -> tuple[str, str]:

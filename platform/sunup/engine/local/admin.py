@@ -106,7 +106,8 @@ def lock(project: Project) -> TextIO:
     """Be the only supervisor of this project. Raises EngineError when another one lives."""
     for folder in (project.state, project.bundles, project.run, project.run / "counters", project.logs, project.spool):
         folder.mkdir(parents=True, exist_ok=True)
-    for folder in (project.run, project.served, project.spool):
+    project.aggregates.mkdir(exist_ok=True)
+    for folder in (project.run, project.served, project.spool, project.aggregates):
         folder.chmod(0o700)
     file = (project.run / "lock").open("w")
     try:
@@ -121,7 +122,7 @@ def open_folders(project: Project, rights: Rights) -> None:
     if rights.account is None:
         return
     rights.pass_through(project.state, project.run, project.logs, project.bundles, project.served)
-    for folder in (project.run / "counters", project.spool):
+    for folder in (project.run / "counters", project.spool, project.aggregates):
         rights.share(folder)
     rights.read(project.bundles / ".checked")
     tried = [sys.executable, "-P", "-c", f"import os, sunup.serve.worker; os.stat({str(project.run / 'counters')!r})"]

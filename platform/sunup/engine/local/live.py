@@ -85,6 +85,7 @@ class Live:
         "_declared",
         "_rate",
         "_rest",
+        "aggregates",
         "cold_starts",
         "counts",
         "failures",
@@ -119,6 +120,7 @@ class Live:
         """Serve another revision from now on."""
         scale = manifest.scale
         self.revision = revision
+        self.aggregates = manifest.aggregates
         self._declared = (scale.queue_max, manifest.limits.timeout_s, manifest.accept_difference)
         self.routed.clear()
         bounds = Bounds(scale.min, scale.max, scale.target_concurrency)

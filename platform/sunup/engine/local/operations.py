@@ -15,6 +15,7 @@ from sunup.engine.follow.following import Following
 from sunup.engine.local.bulk.deploy import Bulk, Wanted
 from sunup.engine.local.live import Live
 from sunup.engine.local.state import Revision
+from sunup.engine.local.streaming.owners import check_owner, owners
 from sunup.engine.local.streaming.pausing import Pausing
 from sunup.engine.local.supervisor import Supervisor
 from sunup.engine.local.upkeep.collection import Collector
@@ -67,6 +68,7 @@ class Operations:
             model = f"{manifest.model.name}/{manifest.model.version}"
             number = self._engine.state.next_revision(function)
             revision = Revision(function, number, digest, model, Settings(settings), time.time())
+            self._check_owner(revision, manifest)
             await self._prove(revision)
             proven = self._loop.time()
             emit({"stage": "prove", "seconds": proven - verified})
@@ -108,6 +110,7 @@ class Operations:
             began = self._loop.time()
             folder = self._engine.project.bundles / earlier[-1].digest
             manifest = await asyncio.to_thread(check, folder)
+            self._check_owner(earlier[-1], manifest)
             await self._prove(earlier[-1])
             live = await self._route(earlier[-1], manifest)
             seconds = {"total": self._loop.time() - began}
@@ -190,12 +193,22 @@ class Operations:
     async def _route(self, revision: Revision, manifest: Manifest) -> Live:
         """Record first, then switch: a crash in between is repaired from the record. Whoever calls behind this gets the
         new revision, once a door that is being restarted is there."""
+        try:
+            self._check_owner(revision, manifest)  # again: another function may have been routed since
+        except EngineError:
+            for worker in self._engine.workers.serving(revision, Role.CALLS):
+                self._engine.drain(worker)
+            raise
         self._engine.state.route(revision)
         self.collector.soon()
         live = self._engine.switch(revision, manifest)
         with contextlib.suppress(TimeoutError):  # it is told everything when it is back
             await asyncio.wait_for(live.routed.wait(), ADOPT_SECONDS_MAX)
         return live
+
+    def _check_owner(self, revision: Revision, manifest: Manifest) -> None:
+        if manifest.aggregates:
+            check_owner(revision.function, revision.settings, manifest.aggregates, owners(self._engine.live.values()))
 
     async def settle(self) -> None:
         """Wait for what is in progress."""

@@ -25,12 +25,15 @@ class Acts(Protocol):
 
 class Scaler:
     """Ticks only while some function has workers or needs some, so an idle engine costs nothing; then it sleeps until
-    one will. `before` is called at each tick, and says whether there is more to look at.
+    one will. `before` is called at each tick, and says in how many seconds there is more to look at, None:
+    when something has happened.
 
     An engine holds thousands of functions that are at zero: none of them is looked at before something happens to it,
     which `later` is told, or the time that it foresees itself."""
 
-    def __init__(self, live: Mapping[str, Live], workers: Workers, acts: Acts, before: Callable[[], bool]) -> None:
+    def __init__(
+        self, live: Mapping[str, Live], workers: Workers, acts: Acts, before: Callable[[], float | None]
+    ) -> None:
         self._live = live
         self._workers = workers
         self._acts = acts
@@ -52,8 +55,8 @@ class Scaler:
             self._timer = None
         if not self._acts.able:
             return
-        busy = self._before()
-        now = self._loop.time()
+        foreseen = self._before()
+        busy, now = foreseen == 0.0, self._loop.time()
         for name in [name for name, due in self._due.items() if due <= now]:
             live = self._live.get(name)
             if live is None:
@@ -62,8 +65,12 @@ class Scaler:
                 busy = True
         if busy:
             self.later()
-        elif self._due:
-            self._in(max(0.0, min(self._due.values()) - now))
+            return
+        times = [max(0.0, due - now) for due in self._due.values()]
+        if foreseen is not None:
+            times.append(min(WARM_CHECK_SECONDS, foreseen))
+        if times:
+            self._in(min(times))
 
     def _look(self, live: Live) -> bool:
         """Scale a function, unless it rests: an engine holds thousands that nobody calls. Whether it has workers."""

@@ -7,6 +7,7 @@ number in one transaction; a file of a newer Sunup is refused.
 import json
 import sqlite3
 from collections.abc import Iterable, Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -178,6 +179,17 @@ class StateFile:
         columns = "r.function, r.revision, r.digest, r.model, r.settings, r.created"
         rows = self._db.execute(f"SELECT {columns} FROM revisions r {clause}", values)
         return [Revision(f, n, d, m, Settings(json.loads(s)), c) for f, n, d, m, s, c in rows]
+
+
+def recorded_settings(path: Path, function: str) -> Settings:
+    """Of the routed revision, for who only looks: the file may be another process's. Raises EngineError without one."""
+    with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as db:
+        routed = "JOIN functions f ON f.name = r.function AND f.revision = r.revision"
+        query = f"SELECT r.settings FROM revisions r {routed} WHERE r.function = ?"
+        row = db.execute(query, (function,)).fetchone()
+    if row is None:
+        raise EngineError(f"No function {function!r} is deployed.")
+    return Settings(json.loads(row[0]))
 
 
 def _migrate(db: sqlite3.Connection, path: Path) -> None:

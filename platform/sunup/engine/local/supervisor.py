@@ -263,8 +263,8 @@ class Supervisor:
         if not self._stopping:
             self.scaler.later(worker.birth.function or "")
 
-    def _before_tick(self) -> bool:
-        """There is a front, chores are done, streams have the workers they need. Whether there is more to look at."""
+    def _before_tick(self) -> float | None:
+        """There is a front, chores are done, streams have the workers they need. See Streams.scale."""
         if not self.workers.of(None, Role.FRONT):
             self.bear_alone(Role.FRONT, {}, [self.metrics.fileno()])
         self._chores.do(self._loop.time(), self.live)

@@ -34,7 +34,7 @@ class Prover:
 
     def __init__(self, spec: Mapping[str, Any], fds: list[int]) -> None:
         self.attached = Attached(spec, fds, self._heard, self._closed)
-        self._machine = spec["machine"]
+        self._known = {"machine": spec["machine"], "role": spec["role"]}  # what a birth says, and "prove" does not
         self._loop = asyncio.get_running_loop()
         self._job: asyncio.Task[None] | None = None
 
@@ -52,7 +52,7 @@ class Prover:
         begun = time.monotonic()
         cost, error = None, None
         try:
-            cost = await prove({**head, "machine": self._machine})
+            cost = await prove({**head, **self._known})
         except SunupError as refused:
             error = {"code": refused.code, "message": refused.message}
         except Exception as failed:

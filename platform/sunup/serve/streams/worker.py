@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
+from sunup.bundle.manifest import FEATURES
 from sunup.clock import SystemClock
 from sunup.errors import SunupError
 from sunup.execute.executor import Executor
@@ -29,6 +30,8 @@ from sunup.limits import (
 )
 from sunup.link.channel import Channel, Message
 from sunup.link.counters import Segment, counters_path
+from sunup.lookup import plan as read_plan
+from sunup.lookup.plan import ReadPlan
 from sunup.pipeline import Pipeline
 from sunup.serve.attached import Attached
 from sunup.serve.opening import feature_names, load, served_log
@@ -41,6 +44,7 @@ from sunup.stream.open import open_broker
 from sunup.stream.scoring.deaths import Deaths
 
 if TYPE_CHECKING:
+    from sunup.serve.streams.features import FeatureNews, Opened  # for functions that aggregate
     from sunup.wire.confluent.schemas import Schemas
 
 _LOG: Final = logging.getLogger(__name__)
@@ -63,6 +67,7 @@ class StreamWorker:
         self._broker: Broker | None = None  # the one the loop opened last
         self._reads: list[int] | None = None  # what the supervisor was told of it
         self._worked = False  # it was told that something is committed
+        self._news: FeatureNews | None = None  # of the views it aggregates
         self._fences = 0  # times another reader had taken over since then
 
     def __repr__(self) -> str:
@@ -89,6 +94,7 @@ class StreamWorker:
             telling = tasks.create_task(self._tell_reads())
             await self._loop.run()
             telling.cancel()
+        self._tell_features()
         await pipeline.aclose()
         if pipeline.log is not None:
             pipeline.log.close()
@@ -118,7 +124,10 @@ class StreamWorker:
         assert declared is not None, "a stream worker is only born for a function with a stream"
         run = Path(spec["run"])
         path = counters_path(run, f"{spec['function']}.stream", spec["slot"])
-        series = stream_series(spec["function"], *feature_names(function), logs=manifest.log is not None)
+        plan = _plan(Path(spec["bundle"])) if manifest.aggregates else None
+        aggregated = [view.name for view in plan.views if view.aggregated is not None] if plan is not None else []
+        names = feature_names(function)
+        series = stream_series(spec["function"], *names, logs=manifest.log is not None, aggregated=aggregated)
         self._meter = StreamMeter(Segment.create(path, series))
         pipeline = Pipeline(function, observer=self._meter)
         if function.lookup is not None:
@@ -127,6 +136,8 @@ class StreamWorker:
         pipeline.log = served_log(spec, function, self._meter.dropped)
         stream = Stream(declared.group, declared.input, declared.output, declared.dead_letter)
         reader = Reader(reader_name(spec["function"], spec["slot"], place(run)), declared.guarantee == "exactly-once")
+        schemas = _schemas(spec["settings"], function)
+        opened = None if plan is None else self._open_features(function, plan, stream, schemas)
         self._loop = Loop(
             pipeline,
             codec=function.record_codec(spec["revision"]),
@@ -139,9 +150,23 @@ class StreamWorker:
             teller=self,
             records_max=_records_max(function),
             deaths=Deaths(run / "deaths" / f"{spec['function']}.{spec['slot']}", spec["revision"]),
-            schemas=_schemas(spec["settings"], function),
+            schemas=schemas,
+            aggregating=None if opened is None else opened.aggregating,
         )
         return pipeline
+
+    def _open_features(self, function: Function, plan: ReadPlan, stream: Stream, schemas: "Schemas | None") -> "Opened":
+        from sunup.serve.streams.features import open_features  # what workers that aggregate nothing do without
+
+        assert self._meter is not None
+        known = schemas, _schemas(self._spec["settings"], function)
+        opened = open_features(self._spec, function, plan, stream, meter=self._meter, schemas=known, keep=self._keep)
+        self._news = opened.news
+        return opened
+
+    def _keep(self) -> None:
+        if self._broker is not None:
+            self._broker.keep()
 
     def _open_broker(self, stream: Stream, log: Path, reader: Reader) -> Broker:
         self._broker = open_broker(self._spec["settings"], stream, log, reader)
@@ -155,17 +180,28 @@ class StreamWorker:
             if reads != self._reads:
                 self._reads = reads
                 self._attached.tell({"op": "reads", "partitions": reads})
+            self._tell_features()
             await asyncio.sleep(STREAM_READS_SECONDS)  # brokers do not call: this is the period of looking
+
+    def _tell_features(self, *, anew: bool = False) -> None:
+        if self._news is not None:
+            for words in self._news.words(anew=anew):
+                self._attached.tell(words)
 
     def _heard(self, _: Channel, message: Message) -> None:
         head, loop = message.head, self._loop
         match head["op"]:
             case "hello":
                 self._reads, self._worked = None, False  # a supervisor that knows nothing yet
+                self._tell_features(anew=True)
             case "drain" if loop is not None:
                 loop.drain()
             case "share" if loop is not None:
                 loop.share(head["index"], head["count"], head["without"])
+
+
+def _plan(bundle: Path) -> ReadPlan:
+    return read_plan.load((bundle / FEATURES).read_bytes())
 
 
 def _schemas(settings: Mapping[str, str], function: Function) -> "Schemas | None":

@@ -14,9 +14,12 @@ STAGES: Final = ("decode", "lookup", "batch", "execute", "encode", "total")
 CODES: Final = (200, 400, 401, 403, 404, 405, 408, 413, 415, 421, 431, 500, 501, 503)
 AGE_BUCKETS: Final = (1.0, 10.0, 60.0, 300.0, 900.0, 3600.0, 6 * 3600.0, 86400.0, 7 * 86400.0, 30 * 86400.0)  # s
 RESULTS: Final = ("scored", "dead", "ignored")
+EVENTS: Final = ("aggregated", "late", "duplicate", "invalid")
+FRESH_BUCKETS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 60.0, 600.0)  # s
 UNANSWERED: Final = ("failed", "refused")
 DROPPED: Final = "sunup_log_dropped_total"
 
+_FRESH: Final = "sunup_stream_feature_freshness_seconds"
 _STORE_FAILURES: Final = "sunup_store_failures_total"
 _LABELS: Final = ("code", "stage", "feature", "view", "result", "cache")
 _SUM: Final = len(STAGE_BUCKETS) + 1  # where a stage histogram keeps its sum
@@ -52,11 +55,20 @@ def worker_series(
 
 
 def stream_series(
-    function: str, features: Sequence[str], views: Sequence[str], caches: Sequence[str] = (), *, logs: bool = False
+    function: str,
+    features: Sequence[str],
+    views: Sequence[str],
+    caches: Sequence[str] = (),
+    *,
+    logs: bool = False,
+    aggregated: Sequence[str] = (),
 ) -> list[Series]:
-    """The series of a stream worker's segment. Arguments as `worker_series`."""
+    """The series of a stream worker's segment. Arguments as `worker_series`; `aggregated`: the views it aggregates."""
     name = {"function": function}
+    events = [{**name, "view": view, "result": result} for view in aggregated for result in EVENTS]
     return [
+        *(Series("sunup_stream_feature_events_total", "counter", labels) for labels in events),
+        *(Series(_FRESH, "histogram", {**name, "view": view}, FRESH_BUCKETS) for view in aggregated),
         *(Series("sunup_stream_records_total", "counter", {**name, "result": result}) for result in RESULTS),
         *_feature_series(name, features, views),
         *_cache_series(name, caches),
@@ -130,10 +142,25 @@ class _FeatureMeter:
 class StreamMeter(_FeatureMeter):
     """Writes a stream worker's series."""
 
+    def __init__(self, segment: Segment) -> None:
+        super().__init__(segment)
+        self._segment = segment
+        self._name = {"function": segment.series[0].labels["function"]}
+
     def counted(self, scored: int, dead: int, ignored: int) -> None:
         """A batch is committed: so many records were scored, are dead letters, had no value."""
         for result, records in zip(RESULTS, (scored, dead, ignored), strict=True):
             self._values[self._first["sunup_stream_records_total", result]] += records
+
+    def aggregated(self, view: str, **results: int) -> None:
+        """So many events of a view that it aggregates came to what EVENTS names."""
+        for result, events in results.items():
+            slot = self._segment.slot("sunup_stream_feature_events_total", view=view, result=result, **self._name)
+            self._values[slot] += events
+
+    def fresh(self, view: str, seconds: float) -> None:
+        """The oldest event of a batch was so old when the values that it changed were in the store."""
+        self._segment.observe(self._segment.slot(_FRESH, view=view, **self._name), FRESH_BUCKETS, seconds)
 
 
 class Meter(_FeatureMeter):

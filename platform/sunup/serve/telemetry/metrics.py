@@ -35,6 +35,8 @@ HELP: Final = {
     "sunup_cache_hits_total": "Rows or entity keys a cache had.",
     "sunup_stream_lag": "Records of the input topic the function has not read, by partition.",
     "sunup_stream_records_total": "Records of the input topic by result: scored, dead (letters), ignored (no value).",
+    "sunup_stream_feature_events_total": "Events of a stream feature view: aggregated, late, duplicate, invalid.",
+    "sunup_stream_feature_freshness_seconds": "Age of a batch's oldest event when what it changed was written.",
     "sunup_log_dropped_total": "Rows that did not get into the served-feature log: the spool had no room.",
     "sunup_worker_memory_bytes": "Proportional set size of a function's workers.",
 }

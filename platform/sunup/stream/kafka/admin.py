@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from threading import Thread
 from typing import Any, Final, TypeVar
+from uuid import UUID
 
 from kafka import KafkaAdminClient, KafkaConsumer, errors
 from kafka.structs import OffsetAndMetadata, TopicPartition
@@ -13,6 +14,7 @@ from kafka.structs import OffsetAndMetadata, TopicPartition
 from sunup.limits import STREAM_BROKER_SECONDS_MAX
 from sunup.stream.broker import BrokerError, Record, Stream, Trouble
 from sunup.stream.kafka.clients import MS, READER, Clients, records_of
+from sunup.stream.kafka.compacted import ensure
 from sunup.stream.kafka.explained import told
 from sunup.stream.kafka.security import OPEN, Security
 from sunup.stream.kafka.words import Words
@@ -21,6 +23,8 @@ _log = logging.getLogger("sunup.stream")
 
 _CLOSE_SECONDS: Final = 2.0  # s; nothing is left to be done for anybody
 _CLIENT: Final = "sunup-admin"
+# A fetch behind the end holds up the next partition's: by default for 500 ms.
+_EYES: Final = READER | {"fetch_max_wait_ms": 20}
 
 Given = TypeVar("Given")
 
@@ -41,6 +45,19 @@ class KafkaAdmin:
             firsts = self._eyes.beginning_offsets(partitions, MS // 4)
             ends = self._eyes.end_offsets(partitions, MS // 4)
             return {each.partition: (firsts[each], max(firsts[each], ends[each])) for each in partitions}
+
+        return self._asked(topic, "", look)
+
+    def origin(self, topic: str) -> str:
+        """Topics have ids since Kafka 2.8; before, the cluster's is the best there is."""
+
+        def look() -> str:
+            (found,) = self._admin.describe_topics([topic])
+            id = found.get("topic_id")
+            if id and UUID(str(id)).int:
+                return f"topic:{id}"
+            cluster = self._admin.describe_cluster().get("cluster_id")
+            return f"cluster:{cluster}" if cluster else ""
 
         return self._asked(topic, "", look)
 
@@ -100,6 +117,10 @@ class KafkaAdmin:
 
         self._asked(topic, group, act)
 
+    def ensure_compacted(self, topic: str, partitions: int) -> None:
+        if self._asked(topic, "", lambda: ensure(self._admin, self._servers, topic, partitions)):
+            self.close()  # its clients know the topic as it was
+
     def close(self) -> None:
         clients = [client for client in (self._admin, self._eyes) if client is not None]
         self._admin = self._eyes = None
@@ -113,7 +134,7 @@ class KafkaAdmin:
                 try:
                     if self._eyes is None:
                         self._admin = self._clients.open(KafkaAdminClient)
-                        self._eyes = self._clients.open(KafkaConsumer, **READER)
+                        self._eyes = self._clients.open(KafkaConsumer, **_EYES)
                     return look()
                 except errors.RetriableError:
                     if time.monotonic() >= until:
@@ -133,13 +154,17 @@ class KafkaAdmin:
 
     def _read(self, where: TopicPartition, records_max: int) -> Sequence[Record]:
         until = time.monotonic() + STREAM_BROKER_SECONDS_MAX / 2
-        (end,) = self._eyes.end_offsets([where], MS // 4).values()
+        end = self._end_of(where)
         while (at := self._eyes.position(where, timeout_ms=MS // 4)) < end:
             if found := self._eyes.poll(timeout_ms=200, max_records=records_max).get(where):
                 return records_of(where, found)
             if time.monotonic() >= until:
-                raise errors.KafkaTimeoutError(f"records of {where.topic} wait behind {at}, and none arrive")
+                raise late(where.topic, at)
         return ()
+
+    def _end_of(self, where: TopicPartition) -> int:
+        end: int = self._eyes.end_offsets([where], MS // 4)[where]
+        return end
 
     @staticmethod
     def _close(clients: Iterable[Any]) -> None:
@@ -149,6 +174,12 @@ class KafkaAdmin:
             thread.start()
         for thread in threads:
             thread.join(_CLOSE_SECONDS)
+
+
+def late(topic: str, offset: int) -> Exception:
+    """What to raise where records do not come that are there."""
+    error: Exception = errors.KafkaTimeoutError(f"records of {topic} wait behind {offset}, and none arrive")
+    return error
 
 
 def _close(client: Any) -> None:

@@ -19,13 +19,15 @@ class Batch(NamedTuple):
     """Lists of one length. `rows[i]` is None where nothing is to be scored: record i could not be read, or is ignored.
 
     `events[i]`: what the record said of itself, None of a plain one. `answers[i]`: the prediction, or why there is
-    none; None until record i was scored, and for good where it is ignored.
+    none; None until record i was scored, and for good where it is ignored. `given[i]`: see types.GivenRows; None where
+    nothing is aggregated.
     """
 
     records: Sequence[Record]
     events: list[Event | None]
     rows: list[Row | None]
     answers: list[bytes | CallError | None]
+    given: Sequence[Row] | None = None
 
     def append(self, event: Event | None, row: Row | None, answer: CallError | None) -> None:
         """What is known of the next record."""
@@ -55,10 +57,10 @@ class Reading:
     def __repr__(self) -> str:
         return f"Reading({self._content}, {self._codec!r})"
 
-    def read(self, records: Sequence[Record]) -> Batch:
+    def read(self, records: Sequence[Record], given: Sequence[Row] | None = None) -> Batch:
         """Every record by itself: a bad one is set aside. Decoding them as one list would save a third of this, but
         what is no record in either of two values can be one across them, `{"a":1` and `"b":2}`: a wrong answer."""
-        batch, row = Batch(records, [], [], []), self._codec.row
+        batch, row = Batch(records, [], [], [], given), self._codec.row
         events, rows, answers = batch.events.append, batch.rows.append, batch.answers.append
         for record in records:
             value = record.value
@@ -86,15 +88,28 @@ class Reading:
         except CallError as error:
             return event, None, error
 
+    def data(self, record: Record) -> bytes | None:
+        """The JSON a record holds; None of one without a value. Raises CallError, for an image too."""
+        value = record.value
+        if value is None or (self._plain and not record.headers and value and value[0] != 0):
+            return value
+        event = read(value, record.headers, self._content)
+        if event.kind not in ("", FRAMED):
+            raise BadRequest("the record is an image, which has no fields")
+        return self._json(event)
+
     def _row(self, event: Event) -> Row:
-        if not event.kind:
-            return self._codec.row(event.data)
-        if event.kind != FRAMED:
+        if event.kind not in ("", FRAMED):
             return self._codec.picture(event.data, event.kind)
+        return self._codec.row(self._json(event))
+
+    def _json(self, event: Event) -> bytes:
+        if not event.kind:
+            return event.data
         if self._schemas is None:
             what = f"the record needs schema {number_of(event.data)}, and the function has no schema registry"
             raise BadRequest(what, code="no_schema_registry", hint="declare [stream] schema_registry in function.toml")
-        return self._codec.row(self._schemas.json(event.data))
+        return self._schemas.json(event.data)
 
 
 class Writing:

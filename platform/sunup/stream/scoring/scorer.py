@@ -14,7 +14,7 @@ from sunup.clock import Clock
 from sunup.errors import CallError, DeadlineExceeded, FeaturesMissing, FeaturesUnread
 from sunup.pipeline import Pipeline
 from sunup.stream.scoring.batch import Batch, place
-from sunup.types import Call
+from sunup.types import Call, GivenRows
 from sunup.wire.record import RecordCodec
 
 
@@ -121,9 +121,10 @@ class Scorer:
 
     async def _predict(self, batch: Batch, places: Sequence[int]) -> Sequence[bytes | CallError]:
         names = [place(batch.records[at]).decode() for at in (places if self._pipeline.log else places[:1])]
+        rows = [row for at in places if (row := batch.rows[at]) is not None]
         call = Call(
             id=names[0],
-            rows=[row for at in places if (row := batch.rows[at]) is not None],
+            rows=rows if batch.given is None else GivenRows(rows, [batch.given[at] for at in places]),
             count=len(places),
             deadline=self._clock.now() + limits.STREAM_BATCH_SECONDS_MAX,
             origins=[(name, 0) for name in names] if self._pipeline.log else (),

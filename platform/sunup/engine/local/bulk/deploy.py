@@ -15,6 +15,7 @@ from sunup.bundle.store import read_manifest
 from sunup.engine.engine import Event
 from sunup.engine.local.bulk.provers import Job
 from sunup.engine.local.state import Revision
+from sunup.engine.local.streaming.owners import check_owner, owned, owners
 from sunup.engine.local.supervisor import Supervisor
 from sunup.engine.local.workers import Role, Worker
 from sunup.errors import CommandError, EngineError, UsageError
@@ -100,10 +101,17 @@ class Bulk:
                 told[wanted.function] = _failed(wanted, error.code, error.message)
         outcomes = await self._engine.provers.prove([self._job(*one) for one in fresh], provers)
         good = []
+        aggregated = owners(self._engine.live.values())
         for (wanted, manifest), outcome in zip(fresh, outcomes, strict=True):
             if outcome.error is not None:
                 told[wanted.function] = _failed(wanted, outcome.error["code"], outcome.error["message"])
                 continue
+            try:
+                check_owner(wanted.function, wanted.settings, manifest.aggregates, aggregated)
+            except EngineError as error:
+                told[wanted.function] = _failed(wanted, error.code, error.message)
+                continue
+            aggregated |= dict.fromkeys(owned(wanted.settings, manifest.aggregates), wanted.function)
             if outcome.cost is not None:
                 self._engine.costs[wanted.digest] = outcome.cost  # so that a cold start need not measure it
             model = f"{manifest.model.name}/{manifest.model.version}"

@@ -34,7 +34,17 @@ def facts(stream: Streaming, workers: Sequence[Worker], counts: Mapping[str, int
         "workers": len(workers),
         "partitions": [_partition(stream, number, workers, ages) for number in sorted(topic.partitions)],
         "last_error": stream.last_error,
+        **_features(stream, bool(serving)),
     }
+
+
+def _features(stream: Streaming, reads: bool) -> dict[str, Any]:
+    """Of the views it aggregates; nothing of a stream that aggregates none. `next_change`: seconds since the epoch when
+    a value changes next without a record, None: none will, or not known."""
+    known = stream.aggregating
+    if known is None:
+        return {}
+    return {"features": known.facts(reads=reads, lag=stream.topic.lag), "next_change": known.due, "notes": known.notes}
 
 
 def _partition(stream: Streaming, number: int, workers: Sequence[Worker], ages: Mapping[int, float]) -> dict[str, Any]:

@@ -42,17 +42,19 @@ def stuck(
     *,
     without: Collection[int],
     troubled: Collection[str],
+    replaced: float = 0.0,
 ) -> tuple[list[int], list[str]]:
     """The partitions that stand still though they should not, and the workers to replace for it.
 
     `ready`: worker -> since when it could read. `without`: paused partitions. `troubled`: workers that know what keeps
-    them, which a replacement would not mend. Whose partition nobody says to read, any worker may be at fault. That
-    others of its reader are read before it means nothing until STREAM_PASSED_RECORDS_MAX records have passed it.
+    them, which a replacement would not mend. Whose partition nobody says to read, any worker may be at fault, unless
+    one was `replaced` lately, at that time: the others have yet to say what they read in its place. That others of its
+    reader are read before it means nothing until STREAM_PASSED_RECORDS_MAX records have passed it.
     """
     numbers, names = list[int](), set[str]()
     for number, (since, passed) in topic.still().items():
         known = readers.of(number)
-        reader, begun = known if known and known[0] in ready else ("", max(ready.values(), default=now))
+        reader, begun = known if known and known[0] in ready else ("", max(replaced, *(ready.values() or [now])))
         suspects = {reader} if reader else set(ready)
         if number in without or now - max(since, begun) <= STREAM_STALL_SECONDS or suspects & set(troubled):
             continue

@@ -6,6 +6,7 @@ from typing import Any, Final, NamedTuple
 
 from sunup.bundle.manifest import StreamSpec
 from sunup.engine.local.state import Revision
+from sunup.engine.local.streaming.aggregating import Aggregating
 from sunup.engine.local.streaming.readers import Readers, stuck
 from sunup.engine.local.streaming.record import WHOLE, Pause
 from sunup.engine.local.workers import Life, Worker
@@ -27,9 +28,16 @@ class Stall(NamedTuple):
 
 
 class Streaming:
-    """One function's stream. `paused`: what somebody has paused of it."""
+    """One function's stream. `paused`: what somebody has paused of it; `views`: see Manifest.aggregates."""
 
-    def __init__(self, revision: Revision, spec: StreamSpec, idle_s: float, paused: Mapping[int, Pause]) -> None:
+    def __init__(
+        self,
+        revision: Revision,
+        spec: StreamSpec,
+        idle_s: float,
+        paused: Mapping[int, Pause],
+        views: Collection[str] = (),
+    ) -> None:
         self.topic = Topic()
         self.readers = Readers()
         self.watched: tuple[str, str] | None = None  # (trouble, reason) of looking at the lag
@@ -39,10 +47,11 @@ class Streaming:
         self.shares: dict[str, dict[str, Any]] = {}  # what each worker was told to read
         self.told: list[int] | None = None  # slots of living workers, as the watcher was told
         self.last_error: dict[str, Any] | None = None
+        self.aggregating: Aggregating | None = None
         self.paused = paused
-        self.switch(revision, spec, idle_s)
+        self.switch(revision, spec, idle_s, views)
 
-    def switch(self, revision: Revision, spec: StreamSpec, idle_s: float) -> None:
+    def switch(self, revision: Revision, spec: StreamSpec, idle_s: float, views: Collection[str] = ()) -> None:
         """Another revision is routed."""
         self.revision = revision
         self.spec = spec
@@ -50,7 +59,14 @@ class Streaming:
         self.failures = 0  # workers that ended unasked soon after their birth, in a row
         self.reason = ""
         self.stalls: dict[int, Stall] = {}  # by partition, until it moves
+        self.replaced = 0.0  # monotonic seconds when workers were replaced for one
         self.not_before = 0.0
+        if not views:
+            self.aggregating = None
+        elif self.aggregating is None:
+            self.aggregating = Aggregating(views)
+        else:
+            self.aggregating.begin(views)
 
     @property
     def broker(self) -> str:
@@ -78,6 +94,11 @@ class Streaming:
         return [number for number in self.paused if number != WHOLE]
 
     @property
+    def read(self) -> list[int]:
+        """The partitions that are known and not paused by themselves."""
+        return [number for number in self.topic.partitions if number not in self.paused]
+
+    @property
     def waiting(self) -> int:
         """Records that workers should read. What was last known says nothing of a broker that is away."""
         return 0 if self.watched or self.is_paused else self.topic.waiting(self.without)
@@ -89,8 +110,7 @@ class Streaming:
 
     def bounds(self) -> Bounds:
         """No more workers than partitions that are read: one reads a partition at a time."""
-        known = self.topic.partitions
-        most = sum(number not in self.paused for number in known) if known else 1
+        most = len(self.read) if self.topic.partitions else 1
         return Bounds(0, min(self.spec.max_workers, most), STREAM_LAG_PER_WORKER)
 
     def note_error(self, message: str) -> None:
@@ -100,6 +120,8 @@ class Streaming:
     def ended(self, worker: Worker, now: float) -> None:
         """A worker of the routed revision is gone. One that had done something, or lived for a while, is replaced at
         once, whatever ended it; so are the first AT_ONCE in a row of those that had not, if they could be born."""
+        if self.aggregating is not None:
+            self.aggregating.ended(worker.name)
         useful = worker.name in self.worked or now - worker.born > STEADY_SECONDS
         if worker.drained or useful:
             self.failures = 0
@@ -126,7 +148,11 @@ class Streaming:
         if self.watched or not at:
             return []
         ready = {worker.name: worker.born for worker in serving if worker.life is Life.READY}
-        numbers, names = stuck(self.topic, self.readers, ready, now, without=self.without, troubled=self.working)
+        numbers, names = stuck(
+            self.topic, self.readers, ready, now,
+            without=self.without, troubled=self.working, replaced=self.replaced,
+        )  # fmt: skip
+        self.replaced = now if names else self.replaced
         for number in numbers if names else ():
             known = self.stalls.get(number)
             self.stalls[number] = Stall(at[number], 1 + (known.times if known else 0))

@@ -12,6 +12,7 @@ from sunup.engine.local.state import Revision
 from sunup.engine.local.streaming.facts import facts
 from sunup.engine.local.streaming.record import Pauses
 from sunup.engine.local.streaming.stream import STEADY_SECONDS, Streaming
+from sunup.engine.local.streaming.waking import needs, wakes_in
 from sunup.engine.local.workers import Life, Role, Worker, Workers
 from sunup.limits import STREAM_STALL_SECONDS, STREAM_STUCK_SECONDS
 from sunup.link.board import Board
@@ -51,14 +52,14 @@ class Streams:
             self.forget(revision.function)
             return
         known = self._streams.get(revision.function)
-        new = Streaming(revision, spec, idle_s, self._pauses.of(revision.function))
+        new = Streaming(revision, spec, idle_s, self._pauses.of(revision.function), manifest.aggregates)
         if known is None or known.source != new.source:
             self.forget(revision.function)
             self._streams[revision.function] = new
             self._tell_watcher(new.watch())
             return
         before = len(self._serving(known))
-        known.switch(revision, spec, idle_s)
+        known.switch(revision, spec, idle_s, manifest.aggregates)
         if before and self._acts.able:
             # Born while those of the revision before finish: the topic is without readers for as short as can be.
             known.window.add(self._loop.time(), float(before))
@@ -77,8 +78,9 @@ class Streams:
         for stream in self._streams.values():
             stream.window.add(self._loop.time(), float(len(self._serving(stream))))
 
-    def scale(self) -> bool:
-        """Bring every stream to the workers it should have; whether there is more to look at."""
+    def scale(self) -> float | None:
+        """Bring every stream to the workers it should have; in how many seconds to look again, None: when something
+        has happened."""
         watchers = self._workers.of(None, Role.WATCHER)
         if self._streams and not watchers:
             streams = self._streams.values()
@@ -87,7 +89,10 @@ class Streams:
         elif watchers and not self._streams:
             self._acts.drain(watchers[0])
         busy = [self._scale(stream) for stream in self._streams.values()]
-        return any(busy)
+        if any(busy):
+            return 0.0
+        now = self._loop.time()
+        return min((s for one in self._streams.values() if (s := wakes_in(one, now)) is not None), default=None)
 
     def changed(self, worker: Worker) -> None:
         """A stream worker or the watcher became ready or ended."""
@@ -109,7 +114,8 @@ class Streams:
             self._scale(stream)  # at once: whoever replaces it gets its slot, and ends what it left half done
 
     def said(self, worker: Worker, head: dict[str, Any]) -> bool:
-        """`lag` from the watcher; `state`, `reads`, `worked` from a worker. Whether records wait that nobody reads."""
+        """`lag` from the watcher; `state`, `reads`, `worked`, `due`, `features`, `settled` from a worker. Whether one
+        is to be born at once."""
         function = head["function"] if head["op"] == "lag" else worker.birth.function
         stream = self._streams.get(function or "")
         if stream is None:
@@ -121,6 +127,10 @@ class Streams:
             case "worked":
                 stream.worked.add(worker.name)
                 stream.failures = 0
+                return False
+            case "due" | "features" | "settled":
+                if stream.aggregating is not None and worker.birth.revision == stream.revision.revision:
+                    stream.aggregating.told(worker.name, head, self._loop.time())
                 return False
         trouble = (head["trouble"], head["reason"]) if head["trouble"] else None
         if trouble is not None:
@@ -137,7 +147,8 @@ class Streams:
             for number, (position, end) in partitions.items():
                 lag = float(max(0, end - position))
                 self._board.put("sunup_stream_lag", lag, function=stream.revision.function, partition=str(number))
-        return bool(stream.waiting) and not self._serving(stream)
+        is_wanted = bool(stream.waiting) or wakes_in(stream, self._loop.time()) == 0.0
+        return is_wanted and not self._serving(stream)
 
     def repause(self, function: str) -> Streaming | None:
         """What is paused of a function's stream has changed. None: it has none."""
@@ -145,6 +156,8 @@ class Streams:
         if stream is not None:
             stream.paused = self._pauses.of(function)
             stream.not_before = 0.0
+            if stream.aggregating is not None and not self._serving(stream):
+                stream.aggregating.begin(stream.aggregating.views)  # its tiles may have been made anew meanwhile
             if self._acts.able:
                 self._scale(stream)
         return stream
@@ -172,6 +185,7 @@ class Streams:
         workers = self._serving(stream)
         sample = Sample(stream.waiting, 0, int(stream.topic.take_moved()))
         want = 0 if stream.is_paused else decide(stream.bounds(), stream.window, sample, now)
+        want = max(want, needs(stream, workers, now))
         if len(workers) < want and now >= stream.not_before:
             # Not in place of one that is being ended: whoever follows it shall have its slot.
             missing = want - len(workers) - len(stream.ending)

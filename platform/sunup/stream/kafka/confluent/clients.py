@@ -1,14 +1,15 @@
 """librdkafka's settings, as a stream needs them. Sizes in bytes unless the name says otherwise, times in ms."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from confluent_kafka import Consumer, Producer
 from confluent_kafka.admin import AdminClient
 
 from sunup.limits import STREAM_BATCH_BYTES_MAX, STREAM_BROKER_SECONDS_MAX
-from sunup.stream.broker import Reader, Stream
+from sunup.stream.broker import Reader, Record, Stream
+from sunup.stream.kafka.confluent.explained import AWAY, Refused
 from sunup.stream.kafka.knock import knock
 from sunup.stream.kafka.security import OPEN, Security, for_confluent
 
@@ -81,6 +82,11 @@ class Clients:
             settings |= {**_TRANSACTIONS, "transactional.id": f"{self._stream.group}-{self._who.name}"}
         return Producer(settings, logger=_silent())
 
+    def looker(self) -> Consumer:
+        """In no group, once it is assigned something. Tells where a partition ends."""
+        whose = {"group.id": self._who.name, "enable.partition.eof": True}
+        return Consumer({**self._common(), **_READER, **whose}, logger=_silent())
+
     def admin(self) -> AdminClient:
         """For whoever only looks."""
         return AdminClient(self._common(), logger=_silent())
@@ -98,6 +104,22 @@ class Clients:
         name = f"sunup-{self._stream.group}-{self._who.name}"
         whose = {"bootstrap.servers": self._servers, "client.id": name}
         return {**whose, **_CONNECTION, **for_confluent(self._security)}
+
+
+def records_of(found: Sequence[Any]) -> list[Record]:
+    """What a consumer gave. The 7 calls are 0.3 us of the 5 or so that a record takes. Raises Refused for an error that
+    does not pass by itself."""
+    records = []
+    for each in found:
+        if (error := each.error()) is not None:
+            if error.fatal() or not (error.retriable() or error.code() in AWAY):
+                raise Refused(error, *filter(None, [each.topic()]))
+            continue
+        place = (each.topic(), each.partition(), each.offset())
+        headers = each.headers()
+        given = [(name, value or b"") for name, value in headers] if headers else []
+        records.append(Record(*place, each.key(), each.value(), given, each.timestamp()[1] / 1000))
+    return records
 
 
 def _silent() -> logging.Logger:

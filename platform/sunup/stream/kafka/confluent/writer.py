@@ -96,10 +96,11 @@ class Writer:
     def _produce(self, outputs: Sequence[Output]) -> None:
         self._failed.clear()
         produce = self._producer.produce
-        for topic, key, value, headers in outputs:
+        for topic, key, value, headers, to in outputs:
             # By place, which is measurably faster: partition, callback, on_delivery, timestamp, headers.
             try:
-                produce(topic, value, key, -1, None, None, 0, headers)
+                given = headers if type(headers) is list else [*headers]  # it takes no other sequence
+                produce(topic, value, key, -1 if to is None else to, None, None, 0, given)
             except KafkaException as error:
                 raise Refused(error.args[0], topic) from error
 

@@ -104,8 +104,8 @@ class Writer:
     def _send(self, outputs: Sequence[Output]) -> list[Any]:
         send = self.producer.send
         return [
-            send(topic, _NOTHING if value is None else value, key, headers if type(headers) is list else [*headers])
-            for topic, key, value, headers in outputs
+            send(topic, _NOTHING if value is None else value, key, headers if type(headers) is list else [*headers], to)
+            for topic, key, value, headers, to in outputs
         ]
 
     def _add_once(self, partition: TopicPartition) -> None:

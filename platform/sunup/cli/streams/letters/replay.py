@@ -1,4 +1,4 @@
-"""`platform stream replay`: dead letters go back to where they came from."""
+"""`platform stream replay`: dead letters go back to where they came from; or features are made again."""
 
 import os
 from collections import Counter
@@ -8,9 +8,10 @@ from typing import Final
 import click
 
 from sunup.cli.streams.confirm import confirm
+from sunup.cli.streams.features.rebuild import rebuild_features
 from sunup.cli.streams.source import Source, source_of, unfenced
 from sunup.cli.terminal import Stages, options, show_json, show_note, show_table, stages
-from sunup.errors import CommandError
+from sunup.errors import CommandError, UsageError
 from sunup.settings import Project
 from sunup.stream.broker import BrokerError, Reader
 from sunup.stream.replay import Chosen, Plan, plan, replay, replay_stream
@@ -22,16 +23,40 @@ _UNFINISHED_SECONDS: Final = 30.0  # s; a broker ends what a killed replay has b
 @click.argument("function")
 @click.option("--code", metavar="CODE", help="Only of this error code.")
 @click.option("--limit", type=click.IntRange(min=1), metavar="N", help="No more than N, the oldest of each partition.")
+@click.option("--features", is_flag=True, help="Make the features it aggregates again, instead of letters.")
+@click.option("--from-offset", "offset", type=click.IntRange(min=0), metavar="N", help="From there, of each partition.")
+@click.option("--since", metavar="WHEN", help="Of what was written since a time (ISO 8601), or 36h ago.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @options()
 def replay_command(
-    function: str, code: str | None, limit: int | None, *, yes: bool, as_json: bool, project: Project
+    function: str,
+    code: str | None,
+    limit: int | None,
+    offset: int | None,
+    since: str | None,
+    *,
+    features: bool,
+    yes: bool,
+    as_json: bool,
+    project: Project,
 ) -> None:
     """Send FUNCTION's dead letters to its topic again, each once.
 
     Only those there are now that were not sent before. With --code, others that lie between are written to the end of
     the dead-letter topic again: their turn comes later. Killed at any moment, nothing is lost or sent twice.
+
+    With --features no letters: what FUNCTION aggregates is made again of the records that its topic still holds, and
+    nothing is scored. Without --from-offset and --since, from the oldest record that a window can reach.
     """
+    if features:
+        if code is not None or limit is not None:
+            raise UsageError("--code and --limit choose dead letters, and --features sends none.")
+        if offset is not None and since is not None:
+            raise UsageError("Give --from-offset or --since, not both.")
+        rebuild_features(project, function, offset, since, yes=yes, as_json=as_json)
+        return
+    if offset is not None or since is not None:
+        raise UsageError("--from-offset and --since are for --features.")
     source = source_of(project, function, os.environ)
     chosen = Chosen(function, code)
     planned = _plan(source, chosen, limit)

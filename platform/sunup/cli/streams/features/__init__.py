@@ -1,0 +1,1 @@
+"""What a function aggregates of its topic, made again."""
