@@ -166,6 +166,17 @@ def test_commands_at_once_start_one_resident_process(project: Project) -> None:
     assert sum(b"starting the packager" in err for _, err in said) == 1
 
 
+def test_it_ends_whenever_it_is_told_to(project: Project) -> None:
+    for _ in range(40):  # told while it is about to wait: one in fifteen would wait for ever
+        started = client.Resident(project)
+        with started._connected(lambda _: None):
+            pass
+        stopping = threading.Thread(target=started.stop, daemon=True)
+        stopping.start()
+        stopping.join(10)
+        assert not stopping.is_alive()
+
+
 def test_it_ends_itself_when_nobody_asks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(resident, "PACKAGER_IDLE_SECONDS", 0.3)
     path = tmp_path / "sock"

@@ -47,6 +47,7 @@ class Desk:
         self._turn = threading.Lock()
         self._count = threading.Lock()
         self._quiet, self._now_quiet = os.pipe()
+        os.set_blocking(self._now_quiet, False)
         self._busy = 0
         self._last_used = time.monotonic()
 
@@ -75,6 +76,11 @@ class Desk:
                 with self._count:
                     self._busy += 1
                 threading.Thread(target=self._serve, args=(listener.accept()[0],), daemon=True).start()
+
+    def heed_signals(self) -> None:
+        """In the main thread: a signal ends a wait of `serve_until_idle`. Python alone looks for one before it waits and
+        after, so one that came in between was not seen until the next request."""
+        signal.set_wakeup_fd(self._now_quiet)
 
     def close(self) -> None:
         """Give back what it opened."""
@@ -167,6 +173,7 @@ def main(root: str, ready: int) -> None:
         packager = Packager()
         try:
             desk = Desk(project, packager)
+            desk.heed_signals()
             threading.Thread(target=desk.warm, daemon=True).start()
             with contextlib.suppress(SystemExit):
                 desk.serve_until_idle(listener)
