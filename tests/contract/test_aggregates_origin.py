@@ -4,8 +4,8 @@ import time
 from contextlib import closing
 
 import pytest
+from tests.aggregate_place import PARTITIONS, Place, on_kafka, read
 from tests.aggregating import Reference, Told, drawn, turn
-from tests.contract.test_aggregates import PARTITIONS, Place, on_kafka, read
 from tests.kafka_fixture import KafkaServer
 
 from sunup.stream.embedded import Log
