@@ -3,6 +3,7 @@
     simulate -> train -> register (MLflow) -> materialise (Feast) -> platform deploy fraud-v3 -> score over HTTP
     -> load -> silence -> zero workers -> one call wakes it
     -> the same function on a topic: records in, scores out -> silence -> zero workers -> one record wakes it
+    -> platform deploy fraud-v4, which also takes what a card was just used for -> a card used five times in a minute
 
 The topic is on the Kafka that KAFKA_BOOTSTRAP names, else on one that is started for the demo, where Java and Maven are
 found, else on the embedded log. State is in .sunup/ of this folder. What an earlier run left there is used again:
@@ -34,6 +35,8 @@ from sklearn.metrics import roc_auc_score
 
 from examples.demo_http import LOAD_CONNECTIONS, LOAD_SECONDS, load, served, wake
 from examples.demo_stream import BOOTSTRAP, Entry, Names, Topics, collect, difference, once, topics
+from examples.streaming_features import TIMES, lines
+from examples.streaming_features import show as use_a_card
 from functions.fraud import train
 from functions.fraud.build_features import HOLDOUT_DAYS, Data, holdout_start, today
 from functions.fraud.simulate import SEED, later
@@ -41,6 +44,7 @@ from sunup.engine.local.client import LocalEngine
 from sunup.settings import Project, find_project
 
 MODEL: Final = "fraud-v3"
+STREAMING: Final = "fraud-v4"  # takes features of the topic, too
 ROWS: Final = 5_000  # held-out transactions scored
 WAIT_SECONDS_MAX: Final = 90.0  # the function's idle time and some patience
 LATER: Final = 20_000  # later transactions that go through the topic
@@ -147,7 +151,7 @@ def show(measured: list[tuple[str, str]], url: str) -> None:
 
 def tell(project: Project, engine: LocalEngine) -> None:
     """The story, step by step."""
-    with step("1. Simulate payments, train three models, register them, materialise features"):
+    with step("1. Simulate payments, train four models, register them, materialise features"):
         prepare(project)
     with step(f"2. Deploy {MODEL}: convert, prove, route"):
         deployed = platform("deploy", MODEL)
@@ -161,6 +165,7 @@ def tell(project: Project, engine: LocalEngine) -> None:
         with step("7. The same function on a topic"):
             wire = find_topics(project, engine, stack)
         measured += through_topics(wire, engine, url, records(after(project), example))
+        measured += with_streaming_features(project, wire, engine, url)
     show(measured, url)
 
 
@@ -197,11 +202,16 @@ def find_topics(project: Project, engine: LocalEngine, stack: ExitStack) -> Topi
     names = Names(facts["input"], facts["output"], facts["dead_letter"])
     wire = stack.enter_context(topics(project.embedded_log, names))
     console.print(f"  the broker: {wire.note}", soft_wrap=True)
-    platform("deploy", MODEL, **({BOOTSTRAP: wire.bootstrap} if wire.bootstrap else {}))
+    deploy_on(wire, engine, MODEL)
     if wire.bootstrap and not os.environ.get(BOOTSTRAP):
         stack.callback(platform, "deploy", MODEL)  # back to the embedded log before this broker stops
-    wait(engine, "looking at the topic", lambda facts: facts["stream"]["state"] in ("idle", "starting", "running"))
     return wire
+
+
+def deploy_on(wire: Topics, engine: LocalEngine, model: str) -> None:
+    """Deploy a version on the topics of a broker, and wait until they are looked at."""
+    platform("deploy", model, **({BOOTSTRAP: wire.bootstrap} if wire.bootstrap else {}))
+    wait(engine, "looking at the topic", lambda facts: facts["stream"]["state"] in ("idle", "starting", "running"))
 
 
 def through_topics(wire: Topics, engine: LocalEngine, url: str, sent: list[dict[str, Any]]) -> list[tuple[str, str]]:
@@ -231,6 +241,21 @@ def through_topics(wire: Topics, engine: LocalEngine, url: str, sent: list[dict[
         ("largest difference to the score over HTTP", f"{largest:.1e}" + f"  ({left_out} left out)" * (left_out > 0)),
         ("silence until zero workers, lag 0", f"{silence:.0f} s"),
         ("from zero, record sent to score seen", f"{1000 * woken:.0f} ms"),
+    ]
+
+
+def with_streaming_features(project: Project, wire: Topics, engine: LocalEngine, url: str) -> list[tuple[str, str]]:
+    """Step 12, and what it showed."""
+    with step(f"12. {STREAMING} takes what a card was just used for: one is used {TIMES} times within a minute"):
+        deploy_on(wire, engine, STREAMING)
+        shown = use_a_card(project, wire, url)
+        console.print(*(f"  {line}" for line in lines(shown)), sep="\n", soft_wrap=True)
+    (before, low), (after, high) = shown.before, shown.after
+    count = "card_tx_count_1h"
+    return [
+        (f"{count} in Feast, before and after {TIMES} payments", f"{before[count] or 0} and {after[count]}"),
+        ("score of the next payment, before and after", f"{low:.4f} and {high:.4f}"),
+        ("from the last score to its being read with Feast", f"{1000 * shown.seconds:.0f} ms"),
     ]
 
 

@@ -1,4 +1,5 @@
-"""What Feast knows: the entities, views of daily aggregates and feature services of `fraud` and of `recommend`.
+"""What Feast knows: the entities, views of daily aggregates, a view of what just happened, and the feature services of
+`fraud` and of `recommend`.
 
 The Parquet files are written by the functions' `build_features`; their history.py says what each
 column means. A snapshot is made at every midnight (UTC).
@@ -8,10 +9,16 @@ days is still worth something after a week without a feature job, and the demo s
 features of the day before that week. What must be fresher says so in function.toml (`max_age`).
 """
 
+import warnings
 from datetime import timedelta
 
-from feast import Entity, FeatureService, FeatureView, Field, FileSource, ValueType
+from feast import Entity, FeatureService, FeatureView, Field, FileSource, KafkaSource, StreamFeatureView, ValueType
+from feast.aggregation import Aggregation
+from feast.data_format import JsonFormat
 from feast.types import Float64, Int64
+
+# Feast only keeps the definition of a stream feature view: what computes it is the function that scores the topic.
+warnings.filterwarnings("ignore", "Stream feature views are experimental", RuntimeWarning)
 
 TTL = timedelta(days=30)
 
@@ -85,9 +92,42 @@ merchant_stats = FeatureView(
     ],
 )
 
+# What happened on the topic until a moment ago. Windows move by a minute: a card is used a few times a day, so tiles of
+# a minute take it no more room than wider ones, and its last hour is 59 to 60 minutes long. No ttl: a card that is not
+# used has a count of 0, which does not grow old.
+card_velocity = StreamFeatureView(
+    name="card_velocity",
+    entities=[card],
+    source=KafkaSource(
+        name="transactions",
+        topic="transactions",
+        timestamp_field="event_time",
+        message_format=JsonFormat(schema_json=""),
+        watermark_delay_threshold=timedelta(minutes=10),  # purchases may come so much later than others
+        batch_source=FileSource(
+            name="transactions_so_far",
+            path="../.sunup/fraud/transactions.parquet",
+            timestamp_field="event_timestamp",
+        ),
+    ),
+    schema=[
+        Field(name="card_id", dtype=Int64),
+        Field(name="card_tx_count_1h", dtype=Int64),
+        Field(name="card_amount_sum_24h", dtype=Float64),
+    ],
+    aggregations=[
+        Aggregation(column="amount", function="count", time_window=timedelta(hours=1), name="card_tx_count_1h"),
+        Aggregation(column="amount", function="sum", time_window=timedelta(hours=24), name="card_amount_sum_24h"),
+    ],
+    timestamp_field="event_time",
+    enable_tiling=True,
+    tiling_hop_size=timedelta(minutes=1),
+    tags={"sunup.event_id": "transaction_id"},  # a purchase that comes twice counts once
+)
+
 fraud = FeatureService(
     name="fraud",
-    features=[card_stats, customer_stats, merchant_stats],
+    features=[card_stats, customer_stats, merchant_stats, card_velocity],
     description="what is known about a card, its owner and the merchant when a purchase is scored",
 )
 

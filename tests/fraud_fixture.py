@@ -1,4 +1,4 @@
-"""A project after the training flow of functions/fraud, made once per test session: three registered versions, features
+"""A project after the training flow of functions/fraud, made once per test session: four registered versions, features
 materialised into SQLite, held-out transactions."""
 
 import os

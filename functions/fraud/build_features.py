@@ -3,7 +3,8 @@
     python -m functions.fraud.build_features [--end 2026-01-01] [--seed 20]
 
 writes features/data/<view>.parquet (daily snapshots), .sunup/fraud/transactions.parquet (everything that happened) and
-.sunup/fraud/holdout.parquet (the last HOLDOUT_DAYS days: request fields, event_time, is_fraud, pattern).
+.sunup/fraud/holdout.parquet (the last HOLDOUT_DAYS days: request fields, event_time, transaction_id, is_fraud,
+pattern).
 
 The span ends today by default: online values are served only while they are younger than their ttl, so a fixed date
 would make every feature stale. Only the times depend on it; amounts, features and labels come from the seed alone.
@@ -37,12 +38,13 @@ class Data:
 
     @property
     def transactions(self) -> Path:
-        """REQUEST columns, event_timestamp (UTC), is_fraud, pattern; ascending in time."""
+        """REQUEST columns, event_timestamp (UTC), transaction_id, is_fraud, pattern; ascending in time."""
         return self.folder / "transactions.parquet"
 
     @property
     def holdout(self) -> Path:
-        """REQUEST columns, event_time (UTC), is_fraud, pattern: the last HOLDOUT_DAYS days, never trained on."""
+        """REQUEST columns, event_time (UTC), transaction_id, is_fraud, pattern: the last HOLDOUT_DAYS days, which are
+        never trained on."""
         return self.folder / "holdout.parquet"
 
     def view(self, name: str) -> Path:
@@ -63,7 +65,7 @@ def build(project: Project, *, end: datetime, seed: int = SEED) -> Data:
         _write(table, data.view(name))
     _write(simulation.transactions, data.transactions)
     late = simulation.transactions["event_timestamp"] >= end - timedelta(days=HOLDOUT_DAYS)
-    columns = [*REQUEST, "event_timestamp", "is_fraud", "pattern"]
+    columns = [*REQUEST, "event_timestamp", "transaction_id", "is_fraud", "pattern"]
     holdout = simulation.transactions.loc[late, columns].rename(columns={"event_timestamp": "event_time"})
     _write(holdout.reset_index(drop=True), data.holdout)
     # Feast makes the folder of its registry, but not that folder's parent.

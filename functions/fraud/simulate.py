@@ -33,6 +33,9 @@ MERCHANTS: Final = 800
 REQUEST: Final = ("card_id", "customer_id", "merchant_id", "amount", "hour", "km_from_home")
 """What a caller of the function sends: three entity keys and three numbers."""
 
+EVENT: Final = ("transaction_id", "event_time")
+"""What a record of the topic says besides: which purchase it is, and when it was."""
+
 
 @dataclass(frozen=True, slots=True)
 class Batch:
@@ -50,7 +53,8 @@ class Batch:
 @dataclass(frozen=True, slots=True)
 class Simulation:
     """`transactions` columns: card_id, customer_id, merchant_id int64; amount, hour, km_from_home float64;
-    event_timestamp datetime64[us, UTC], ascending; is_fraud int64; pattern (a name of PATTERNS, "" for honest ones).
+    event_timestamp datetime64[us, UTC], ascending; transaction_id text, of one alone, in later spans too; is_fraud
+    int64; pattern (a name of PATTERNS, "" for honest ones).
     `start` is the first day's midnight, `end` the last day's."""
 
     world: World
@@ -210,4 +214,7 @@ def _frame(batches: Sequence[Batch], world: World, end: datetime, days: int) -> 
         }
     )
     # A card is used once in a second, so (card, time) names a transaction.
-    return table.drop_duplicates(["card_id", "event_timestamp"], ignore_index=True)
+    table = table.drop_duplicates(["card_id", "event_timestamp"], ignore_index=True)
+    at = table["event_timestamp"].astype(np.int64) // 1_000_000
+    table.insert(7, "transaction_id", [f"{card}-{second}" for card, second in zip(table["card_id"], at, strict=True)])
+    return table

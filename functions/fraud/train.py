@@ -1,16 +1,18 @@
-"""Train and register the three versions of `fraud`.
+"""Train and register the four versions of `fraud`.
 
     python -m functions.fraud.train [--again] [--end 2026-01-01] [--seed 20]
 
 does, on a fresh project: the feature job, `feast apply`, `feast materialize` up to the start of the hold-out span,
 training on Feast's point-in-time features, and registration in MLflow: version 1 logistic regression, version 2 random
-forest, version 3 LightGBM, which gets the alias `champion`. Run again, it keeps the versions there are, and the data
+forest, version 3 LightGBM, version 4 the same with what the card was used for in the last hour and day, which the
+stream knows (velocity.py). The best gets the alias `champion`. Run again, it keeps the versions there are, and the data
 unless its features are about to be too old to be served (the same data then, at later times). --again does it all anew
-and makes three newer versions.
+and makes four newer versions.
 
 Metrics are of the hold-out span, the days after everything that was trained on. `roc_auc` and `average_precision` use
 features of each day's start, as with a feature job every night; the same names with `_online` use what the online
-store holds, features as of the span's first midnight, which is what a served prediction sees.
+store holds, features as of the span's first midnight, which is what a served prediction sees. What the stream knows is
+in both as of just before each purchase, as when purchases are scored from the topic.
 """
 
 import argparse
@@ -39,6 +41,7 @@ from features import views
 from functions.fraud.build_features import HOLDOUT_DAYS, Data, build, holdout_start, today
 from functions.fraud.history import VIEWS
 from functions.fraud.simulate import SEED
+from functions.fraud.velocity import VELOCITY, velocity
 from sunup.registry.mlflow import log_sample, use
 from sunup.settings import Project, find_project
 
@@ -47,30 +50,35 @@ KEYS: Final = {"card_stats": "card_id", "customer_stats": "customer_id", "mercha
 ENTITIES: Final = list(KEYS.values())
 FEATURES: Final = [feature for view in VIEWS.values() for feature in view]
 COLUMNS: Final = ["amount", "hour", "km_from_home", *FEATURES]
-"""The model's inputs in order, all float64: three request fields, then every feature of the service."""
+"""Inputs of versions 1 to 3 in order, all float64: three request fields, then what is made at midnight."""
+WIDE: Final = [*COLUMNS, *VELOCITY]
+"""Inputs of version 4: what the stream knows, too."""
 
 FIRST_DAY: Final = 25  # earlier transactions have too little history behind them
 HONEST_KEPT: Final = 4  # one honest transaction in so many is trained on, with that weight; every fraud is
 ROWS_PER_JOIN: Final = 5_000  # Feast's file store joins before it filters: memory grows with rows x snapshots
 EXAMPLE_ROWS: Final = 400
 SAMPLE_ROWS: Final = 20_000  # of the training rows, drawn by weight, that serving is compared with
+JUDGED: Final = "average_precision_online"  # which version is the best: frauds are rare, and this is what is served
 DATA_DAYS_MAX: Final = HOLDOUT_DAYS + 5  # days; older online features are replaced (function.toml allows 20)
 
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """One version to be: how it is made, the fit argument that takes sample weights, and how MLflow stores it."""
+    """One version to be: how it is made, the fit argument that takes sample weights, how MLflow stores it, and which
+    columns it takes."""
 
     title: str
     model: Any
     weight: str
     flavor: str
     trusted: tuple[str, ...] = ()  # types skops may load: MLflow stores models without pickle
+    columns: Sequence[str] = tuple(COLUMNS)
 
 
 @dataclass(frozen=True, slots=True)
 class Sets:
-    """Inputs [n, len(COLUMNS)] float64 and labels. `online`: the hold-out rows with features from the online store."""
+    """Inputs [n, len(WIDE)] float64 and labels. `online`: the hold-out rows with features from the online store."""
 
     train: pd.DataFrame
     train_labels: pd.Series
@@ -81,9 +89,21 @@ class Sets:
 
 
 def candidates(seed: int) -> list[Candidate]:
-    """The three versions, in order."""
+    """The four versions, in order."""
     forest = RandomForestClassifier(60, max_depth=8, min_samples_leaf=5, random_state=seed)
-    boosted = LGBMClassifier(
+    logistic = Pipeline([("scale", StandardScaler()), ("model", LogisticRegression(max_iter=1000))])
+    trusted = ("collections.OrderedDict", "lightgbm.basic.Booster", "lightgbm.sklearn.LGBMClassifier")
+    return [
+        Candidate("logistic regression", logistic, "model__sample_weight", "sklearn"),
+        Candidate("random forest", forest, "sample_weight", "sklearn", ("sklearn.tree._tree.Tree",)),
+        Candidate("LightGBM", boosted(seed), "sample_weight", "lightgbm", trusted),
+        Candidate("LightGBM with velocity", boosted(seed), "sample_weight", "lightgbm", trusted, tuple(WIDE)),
+    ]
+
+
+def boosted(seed: int) -> LGBMClassifier:
+    """Versions 3 and 4, which differ in what they are given alone."""
+    return LGBMClassifier(
         n_estimators=200,
         learning_rate=0.05,
         num_leaves=31,
@@ -98,35 +118,25 @@ def candidates(seed: int) -> list[Candidate]:
         force_row_wise=True,
         verbose=-1,
     )
-    logistic = Pipeline([("scale", StandardScaler()), ("model", LogisticRegression(max_iter=1000))])
-    return [
-        Candidate("logistic regression", logistic, "model__sample_weight", "sklearn"),
-        Candidate("random forest", forest, "sample_weight", "sklearn", ("sklearn.tree._tree.Tree",)),
-        Candidate(
-            "LightGBM",
-            boosted,
-            "sample_weight",
-            "lightgbm",
-            ("collections.OrderedDict", "lightgbm.basic.Booster", "lightgbm.sklearn.LGBMClassifier"),
-        ),
-    ]
 
 
 def defaults(project: Project) -> dict[str, float]:
     """What a missing feature counts as, from function.toml: training and serving must agree."""
     declared = tomllib.loads((project.functions / NAME / "function.toml").read_text())["features"]["defaults"]
-    return {name: float(declared[name]) for name in FEATURES}
+    return {name: float(declared[name]) for name in (*FEATURES, *VELOCITY)}
 
 
 def apply(store: FeatureStore) -> None:
     """What `feast apply` does in features/, without starting Python and importing Feast a second time."""
     entities = [views.card, views.customer, views.merchant]
-    store.apply([*entities, views.card_stats, views.customer_stats, views.merchant_stats, views.fraud])
+    daily = [views.card_stats, views.customer_stats, views.merchant_stats]
+    store.apply([*entities, *daily, views.card_velocity, views.fraud])
 
 
 def materialize(store: FeatureStore, until: datetime) -> None:
-    """What `feast materialize` does: the snapshots of the midnight `until` into the online store."""
-    store.materialize(start_date=until - timedelta(days=1), end_date=until)
+    """What `feast materialize` does: the snapshots of the midnight `until` into the online store. What is made of the
+    topic, the stream writes there."""
+    store.materialize(start_date=until - timedelta(days=1), end_date=until, feature_views=list(VIEWS))
 
 
 def historical(store: FeatureStore, rows: pd.DataFrame) -> pd.DataFrame:
@@ -146,21 +156,22 @@ def historical(store: FeatureStore, rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def online(store: FeatureStore, rows: pd.DataFrame) -> pd.DataFrame:
-    """`rows` with the features the online store holds now."""
+    """`rows` with what the online store holds now of the features that are made at midnight."""
     keys = {name: rows[name].tolist() for name in ENTITIES}
-    found = store.get_online_features(features=store.get_feature_service(NAME), entity_rows=keys).to_df()
+    names = [f"{view}:{feature}" for view, features in VIEWS.items() for feature in features]
+    found = store.get_online_features(features=names, entity_rows=keys).to_df()
     return rows.reset_index(drop=True).assign(**{name: found[name] for name in FEATURES})
 
 
 def inputs(table: pd.DataFrame, missing: dict[str, float]) -> pd.DataFrame:
-    """A joined table's model inputs: COLUMNS as float64, missing features replaced."""
-    return table[COLUMNS].astype(np.float64).fillna(missing)
+    """A joined table's model inputs: as far as it has them WIDE, as float64, missing features replaced."""
+    return table[[name for name in WIDE if name in table]].astype(np.float64).fillna(missing)
 
 
 def make_sets(project: Project, store: FeatureStore, data: Data) -> Sets:
     """Join labels and features for training and for the hold-out span."""
     missing = defaults(project)
-    everything = pd.read_parquet(data.transactions).drop(columns="pattern")
+    everything = velocity(pd.read_parquet(data.transactions).drop(columns="pattern"))
     parting = pd.Timestamp(holdout_start(data))
     time = everything["event_timestamp"]
     early = time >= time.min().floor("D") + timedelta(days=FIRST_DAY)
@@ -181,10 +192,11 @@ def make_sets(project: Project, store: FeatureStore, data: Data) -> Sets:
 
 def fit(candidate: Candidate, sets: Sets) -> dict[str, float]:
     """Train `candidate` in place; returns its metrics on the hold-out span."""
-    candidate.model.fit(sets.train, sets.train_labels, **{candidate.weight: sets.train_weights.to_numpy()})
+    columns = list(candidate.columns)
+    candidate.model.fit(sets.train[columns], sets.train_labels, **{candidate.weight: sets.train_weights.to_numpy()})
     metrics = {}
     for suffix, table in (("", sets.holdout), ("_online", sets.online)):
-        score = candidate.model.predict_proba(table)[:, 1]
+        score = candidate.model.predict_proba(table[columns])[:, 1]
         metrics[f"roc_auc{suffix}"] = float(roc_auc_score(sets.holdout_labels, score))
         metrics[f"average_precision{suffix}"] = float(average_precision_score(sets.holdout_labels, score))
     return metrics
@@ -193,8 +205,9 @@ def fit(candidate: Candidate, sets: Sets) -> dict[str, float]:
 def register(candidate: Candidate, sets: Sets, metrics: dict[str, float], seed: int) -> str:
     """Log and register a trained candidate; returns the new version."""
     # Of the example's rows, which prove the converted model, half are frauds and half are not.
+    train = sets.train[list(candidate.columns)]
     picked = sets.train_labels.groupby(sets.train_labels).head(EXAMPLE_ROWS // 2).index
-    example = sets.train.loc[picked].reset_index(drop=True)
+    example = train.loc[picked].reset_index(drop=True)
     libraries = [
         "mlflow",
         "scikit-learn",
@@ -205,7 +218,7 @@ def register(candidate: Candidate, sets: Sets, metrics: dict[str, float], seed: 
     ]
     log_model = getattr(mlflow, candidate.flavor).log_model
     with mlflow.start_run(run_name=candidate.title):
-        mlflow.log_params({"model": candidate.title, "seed": seed, "train_rows": len(sets.train)})
+        mlflow.log_params({"model": candidate.title, "seed": seed, "train_rows": len(train)})
         mlflow.log_metrics(metrics)
         logged = log_model(
             candidate.model,
@@ -218,7 +231,7 @@ def register(candidate: Candidate, sets: Sets, metrics: dict[str, float], seed: 
         )
         # As many rows of each class as real traffic has, which the weights say.
         weights = sets.train_weights
-        log_sample(logged.model_id, sets.train.sample(SAMPLE_ROWS, replace=True, weights=weights, random_state=seed))
+        log_sample(logged.model_id, train.sample(SAMPLE_ROWS, replace=True, weights=weights, random_state=seed))
     return str(logged.registered_model_version)
 
 
@@ -248,16 +261,25 @@ def run(project: Project, *, again: bool, end: datetime, seed: int) -> None:
 
 
 def train_and_register(client: MlflowClient, chosen: Sequence[Candidate], sets: Sets, seed: int) -> None:
-    """Fit and register `chosen` in order; the last one becomes the champion."""
-    made = ""
+    """Fit and register `chosen` in order; the best of them and of the champion so far becomes the champion."""
+    found = {} if len(chosen) == len(candidates(seed)) else champion(client)
     for candidate in chosen:
         metrics = fit(candidate, sets)
         made = register(candidate, sets, metrics, seed)
+        found[made] = metrics[JUDGED]
         shown = ", ".join(f"{name} {value:.4f}" for name, value in metrics.items())
         print(f"{NAME} version {made}: {candidate.title}, {shown}")
-    if made:
-        client.set_registered_model_alias(NAME, "champion", made)
-        print(f"{NAME}@champion is version {made}.")
+    best = max(found, key=lambda version: (found[version], int(version)))
+    client.set_registered_model_alias(NAME, "champion", best)
+    print(f"{NAME}@champion is version {best}.")
+
+
+def champion(client: MlflowClient) -> dict[str, float]:
+    """The version that is the champion, and how good it is; empty when there is none."""
+    if "champion" not in client.get_registered_model(NAME).aliases:
+        return {}
+    version = client.get_model_version_by_alias(NAME, "champion")
+    return {str(version.version): client.get_run(version.run_id).data.metrics[JUDGED]}
 
 
 def main() -> None:

@@ -21,6 +21,7 @@ from examples.demo_stream import Entry, Names, Scored, collect, difference, once
 from functions.fraud.simulate import REQUEST, later
 
 ROWS = 300
+CARD = {"embedded": "3", "kafka": "7"}  # one each: what is online knows of no broker
 NAMES = Names("transactions", "fraud-scores", "fraud-dead")
 
 pytestmark = pytest.mark.timeout(900)  # the first test waits for a whole training
@@ -53,9 +54,9 @@ def broker(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> s
     return f"Apache Kafka at {server.servers}, as KAFKA_BOOTSTRAP says; made its topics fraud-scores, fraud-dead"
 
 
-def deploy(engine: Engine, bootstrap: str) -> None:
+def deploy(engine: Engine, bootstrap: str, model: str = "fraud-v1") -> None:
     """The function on the topics of a broker ("": of the embedded log)."""
-    deployed = platform(engine.project.root, "deploy", "fraud-v1", "--json", KAFKA_BOOTSTRAP=bootstrap)
+    deployed = platform(engine.project.root, "deploy", model, "--json", KAFKA_BOOTSTRAP=bootstrap)
     assert deployed.json["stream"] == (bootstrap or "embedded")
 
 
@@ -142,3 +143,30 @@ def test_without_kafka_payments_go_through_the_embedded_log(engine: Engine) -> N
         ran = round_trip(engine.project.root)
         assert "on the embedded log" in ran.stdout
         check_round_trip(ran)
+
+
+@pytest.mark.parametrize("kind", ["embedded", "kafka"])
+def test_a_card_used_five_times_is_known_to_the_next_score(
+    engine: Engine, kind: str, request: pytest.FixtureRequest
+) -> None:
+    servers = request.getfixturevalue("kafka_server").servers if kind == "kafka" else ""
+    deploy(engine, servers, "fraud-v4")
+    try:
+        command = [sys.executable, "-m", "examples.streaming_features", "--card", CARD[kind]]
+        command += ["--url", f"http://127.0.0.1:{engine.port}/functions/fraud"]
+        path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+        given = {**os.environ, "KAFKA_BOOTSTRAP": servers, "PYTHONPATH": path}
+        for before, after in (("-", "5"), ("5", "10")):
+            ran = subprocess.run(
+                command, cwd=engine.project.root, env=given, capture_output=True, text=True, check=False, timeout=180
+            )
+            assert ran.returncode == 0, ran
+            print(ran.stdout)
+            (amount,) = re.findall(r"a payment of ([\d.]+),", ran.stdout)
+            known = r"card_tx_count_1h (\S+), card_amount_sum_24h (\S+); the next one scores ([\d.]+)"
+            first, last = re.findall(known, ran.stdout)
+            assert (first[0], last[0]) == (before, after)
+            assert float(last[1]) == pytest.approx(int(after) * float(amount))
+            assert first[2] != last[2], "another score for the same payment"
+    finally:
+        deploy(engine, "")

@@ -16,6 +16,7 @@ from tests.mlflow_fixture import MlflowServer
 
 from sunup.registry.signature import read, read_example
 from sunup.registry.source import parse
+from sunup.settings import TRAINING_SAMPLE
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # of importing Feast, MLflow and what they import: theirs
@@ -28,7 +29,7 @@ with warnings.catch_warnings():
     from functions.fraud.build_features import Data, holdout_start
     from functions.fraud.history import VIEWS
 
-TITLES = ["logistic regression", "random forest", "LightGBM"]
+TITLES = ["logistic regression", "random forest", "LightGBM", "LightGBM with velocity"]
 
 pytestmark = [
     pytest.mark.timeout(900),  # the first test waits for a whole training, and Feast's commands take 10 s to import
@@ -49,42 +50,48 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MlflowServer]:
 
 
 def logged(uri: str) -> list[dict[str, float]]:
-    """Metrics of fraud 1, 2, 3 in the registry at `uri`."""
+    """Metrics of fraud 1 to 4 in the registry at `uri`."""
     client = mlflow.MlflowClient(tracking_uri=uri)
-    runs = [client.get_run(client.get_model_version("fraud", str(version)).run_id) for version in (1, 2, 3)]
+    runs = [client.get_run(client.get_model_version("fraud", str(version)).run_id) for version in (1, 2, 3, 4)]
     assert [found.data.params["model"] for found in runs] == TITLES
     return [found.data.metrics for found in runs]
 
 
-def test_three_versions_are_registered_and_the_last_is_champion(trained: Trained) -> None:
-    assert [trained.source.resolve(parse(f"fraud-v{n}")).version for n in (1, 2, 3)] == ["1", "2", "3"]
+def test_four_versions_are_registered_and_the_best_is_champion(trained: Trained) -> None:
+    assert [trained.source.resolve(parse(f"fraud-v{n}")).version for n in (1, 2, 3, 4)] == ["1", "2", "3", "4"]
     champion = trained.source.resolve(parse("fraud@champion"))
-    assert (champion.version, champion.aliases) == ("3", ("champion",))
+    assert (champion.version, champion.aliases) == ("4", ("champion",))
     assert champion.run_id
     assert "fraud version 3: LightGBM, roc_auc 0.9" in trained.printed
+    assert "fraud version 4: LightGBM with velocity, roc_auc 0.9" in trained.printed
     litter = {path.name for path in trained.project.root.iterdir()} - {"functions", "features", ".sunup"}
     assert not litter
 
 
 def test_the_models_are_as_good_as_such_models_are(trained: Trained) -> None:
-    linear, forest, boosted = logged(trained.project.tracking_uri)
+    linear, forest, boosted, streaming = logged(trained.project.tracking_uri)
     for suffix in ("", "_online"):
         name = f"roc_auc{suffix}"
-        assert 0.7 < linear[name] < forest[name] < boosted[name] < 0.985
+        assert 0.7 < linear[name] < forest[name] < boosted[name] < streaming[name] < 0.985
         assert boosted[name] > 0.9
         assert boosted[f"average_precision{suffix}"] > 0.3
+        # What the card did in the last hour and day: the same model, the same purchases.
+        assert streaming[f"average_precision{suffix}"] > boosted[f"average_precision{suffix}"] + 0.05
 
 
-@pytest.mark.parametrize(("version", "flavor"), [("1", "sklearn"), ("2", "sklearn"), ("3", "lightgbm")])
+@pytest.mark.parametrize(
+    ("version", "flavor"), [("1", "sklearn"), ("2", "sklearn"), ("3", "lightgbm"), ("4", "lightgbm")]
+)
 def test_each_version_says_what_it_takes(trained: Trained, tmp_path: Path, version: str, flavor: str) -> None:
     found = read(trained.source.fetch(trained.source.resolve(parse(f"fraud-v{version}")), tmp_path))
     assert found.flavor == flavor
-    assert [(field.name, field.dtype) for field in found.fields()] == [(name, "float64") for name in train.COLUMNS]
+    columns = train.WIDE if version == "4" else train.COLUMNS
+    assert [(field.name, field.dtype) for field in found.fields()] == [(name, "float64") for name in columns]
     assert all("==" in line for line in found.requirements)
     assert found.settings["serialization_format"] == "skops", "no pickle"
     assert found.example is not None
     example = read_example(found.example)
-    assert list(example) == train.COLUMNS
+    assert list(example) == columns
     assert len(example["amount"]) == train.EXAMPLE_ROWS
     assert len(set(example["amount"])) > 100
 
@@ -92,7 +99,10 @@ def test_each_version_says_what_it_takes(trained: Trained, tmp_path: Path, versi
 def test_the_holdout_is_the_last_week_and_no_row_is_lost(trained: Trained) -> None:
     data = Data(trained.project)
     holdout = pd.read_parquet(data.holdout)
-    assert list(holdout.columns) == [*train.ENTITIES, *train.COLUMNS[:3], "event_time", "is_fraud", "pattern"]
+    assert list(holdout.columns) == [
+        *(*train.ENTITIES, *train.COLUMNS[:3]),
+        *("event_time", "transaction_id", "is_fraud", "pattern"),
+    ]
     assert len(holdout) >= 5_000
     start = pd.Timestamp(holdout_start(data))
     assert holdout["event_time"].min() >= start
@@ -123,20 +133,38 @@ def test_online_features_are_those_of_the_holdouts_first_midnight(trained: Train
     assert (score > 0.5).any(), "the decision of function.toml must happen"
 
 
+def test_what_version_4_was_trained_on_is_what_had_happened_by_then(trained: Trained, tmp_path: Path) -> None:
+    """Its training sample, against the purchases before each of its rows, counted one by one."""
+    model = trained.source.fetch(trained.source.resolve(parse("fraud-v4")), tmp_path)
+    sample = pd.read_parquet(model / TRAINING_SAMPLE).drop_duplicates()
+    purchases = pd.read_parquet(Data(trained.project).transactions)
+    keys = ["amount", "hour", "km_from_home"]
+    alone = purchases[~purchases.duplicated(keys, keep=False)].reset_index(names="place")
+    rows = alone.merge(sample, on=keys).sample(400, random_state=1)
+    assert (rows["card_tx_count_1h"] > 0).sum() > 10
+    minute, hour, day = (pd.Timedelta(minutes=1), pd.Timedelta(hours=1), pd.Timedelta(days=1))
+    for row in rows.itertuples():
+        before = purchases[(purchases["card_id"] == row.card_id) & (purchases.index < row.place)]
+        until = row.event_timestamp.floor("min") + minute
+        assert (before["event_timestamp"] >= until - hour).sum() == row.card_tx_count_1h
+        total = before.loc[before["event_timestamp"] >= until - day, "amount"].sum()
+        assert total == pytest.approx(row.card_amount_sum_24h, abs=1e-6)
+
+
 def test_the_second_time_nothing_is_trained(trained: Trained) -> None:
     printed = training(trained.project.root)
-    assert "3 versions already" in printed
+    assert "4 versions already" in printed
     assert "Simulating" not in printed
-    assert trained.source.resolve(parse("fraud")).version == "3"
+    assert trained.source.resolve(parse("fraud")).version == "4"
 
 
 def test_a_server_gets_the_same_models(trained: Trained, server: MlflowServer) -> None:
     """MLFLOW_TRACKING_URI alone moves the registry; training again from the same data gives the same numbers."""
     printed = training(trained.project.root, MLFLOW_TRACKING_URI=server.url)
-    assert "fraud@champion is version 3." in printed
+    assert "fraud@champion is version 4." in printed
     assert logged(server.url) == logged(trained.project.tracking_uri)
     version = mlflow.MlflowClient(tracking_uri=server.url).get_model_version_by_alias("fraud", "champion")
-    assert str(version.version) == "3"
+    assert str(version.version) == "4"
     assert not (trained.project.root / "mlruns").exists()
 
 
