@@ -84,7 +84,8 @@ class Clients:
 
     def looker(self) -> Consumer:
         """In no group, once it is assigned something. Tells where a partition ends."""
-        whose = {"group.id": self._who.name, "enable.partition.eof": True}
+        # A fetch behind the end holds up the next partition's: by default for 500 ms.
+        whose = {"group.id": self._who.name, "enable.partition.eof": True, "fetch.wait.max.ms": 20}
         return Consumer({**self._common(), **_READER, **whose}, logger=_silent())
 
     def admin(self) -> AdminClient:
