@@ -78,8 +78,8 @@ class Desk:
                 threading.Thread(target=self._serve, args=(listener.accept()[0],), daemon=True).start()
 
     def heed_signals(self) -> None:
-        """In the main thread: a signal ends a wait of `serve_until_idle`. Python alone looks for one before it waits and
-        after, so one that came in between was not seen until the next request."""
+        """In the main thread: a signal ends the wait of `serve_until_idle`. Python looks for signals before
+        it waits and after; one that came in between was not seen until the next request."""
         signal.set_wakeup_fd(self._now_quiet)
 
     def close(self) -> None:
