@@ -169,22 +169,6 @@ def test_killed_workers_lose_nothing(engine: Engine, topics: Topics, guarantee: 
         assert doubled == 0
 
 
-def test_deploys_and_rollbacks_under_load_lose_nothing(scored: Scored) -> None:
-    with Flow(scored) as flow:
-        for number in range(20):
-            if number % 5 == 4:
-                scored.engine.rollback(scored.name, None)
-            else:
-                scored.deploy(2.0 + number)
-            before = scored.facts["scored"]
-            until(lambda before=before: scored.facts["scored"] > before, "records scored")  # type: ignore[misc]
-    scored.wait_for_zero()
-    doubled = check_nothing_lost(scored, flow.sent)
-    revisions = {dict(record.headers)["ce_revision"] for record in scored.outputs()}
-    print(f"{scored.topics.broker}: {flow.sent} records over 20 deploys, {len(revisions)} revisions scored some")
-    assert doubled == 0, "a revision that drains commits what it has scored"
-
-
 def test_stopping_the_engine_loses_and_doubles_nothing(scored: Scored) -> None:
     with Flow(scored) as flow:
         for _ in range(2):

@@ -17,6 +17,7 @@ from sunup.engine.local.live import Live
 from sunup.engine.local.state import Revision
 from sunup.engine.local.streaming.owners import check_owner, owners
 from sunup.engine.local.streaming.pausing import Pausing
+from sunup.engine.local.streaming.readers import taken_over
 from sunup.engine.local.supervisor import Supervisor
 from sunup.engine.local.upkeep.collection import Collector
 from sunup.engine.local.upkeep.renewal import Renewal
@@ -192,7 +193,7 @@ class Operations:
 
     async def _route(self, revision: Revision, manifest: Manifest) -> Live:
         """Record first, then switch: a crash in between is repaired from the record. Whoever calls behind this gets the
-        new revision, once a door that is being restarted is there."""
+        new revision, once a door that is being restarted is there; so do records that are produced behind it."""
         try:
             self._check_owner(revision, manifest)  # again: another function may have been routed since
         except EngineError:
@@ -204,6 +205,7 @@ class Operations:
         live = self._engine.switch(revision, manifest)
         with contextlib.suppress(TimeoutError):  # it is told everything when it is back
             await asyncio.wait_for(live.routed.wait(), ADOPT_SECONDS_MAX)
+        await taken_over(self._engine.workers, revision)
         return live
 
     def _check_owner(self, revision: Revision, manifest: Manifest) -> None:

@@ -16,6 +16,7 @@ from sunup.engine.engine import Event
 from sunup.engine.local.bulk.provers import Job
 from sunup.engine.local.state import Revision
 from sunup.engine.local.streaming.owners import check_owner, owned, owners
+from sunup.engine.local.streaming.readers import taken_over
 from sunup.engine.local.supervisor import Supervisor
 from sunup.engine.local.workers import Role, Worker
 from sunup.errors import CommandError, EngineError, UsageError
@@ -124,6 +125,7 @@ class Bulk:
             async with asyncio.timeout(ADOPT_SECONDS_MAX):
                 for live in lives:
                     await live.routed.wait()
+        await taken_over(self._engine.workers, *(revision for revision, _ in good))
         return told | {revision.function: self._tell(revision, False) for revision, _ in good}
 
     def _manifest(self, wanted: Wanted) -> Manifest:

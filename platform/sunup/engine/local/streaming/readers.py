@@ -1,8 +1,12 @@
 """Who reads which partition, as the workers say, and which of them to replace because what they read stands still."""
 
+import asyncio
 from collections.abc import Collection, Mapping
+from contextlib import suppress
 
-from sunup.limits import STREAM_PASSED_RECORDS_MAX, STREAM_STALL_SECONDS
+from sunup.engine.local.state import Revision
+from sunup.engine.local.workers import Role, Workers
+from sunup.limits import DRAIN_SECONDS_MAX, STREAM_PASSED_RECORDS_MAX, STREAM_STALL_SECONDS
 from sunup.scale.topic import Topic
 
 
@@ -63,3 +67,13 @@ def stuck(
             numbers.append(number)
             names |= suspects
     return numbers, sorted(names)
+
+
+async def taken_over(workers: Workers, *revisions: Revision) -> None:
+    """Wait until nobody reads the topics of these functions for another revision. Those who do are told to end, and
+    killed when they do not."""
+    reading = [(one.revision, worker) for one in revisions for worker in workers.of(one.function, Role.STREAM)]
+    ends = [worker.ended.wait() for number, worker in reading if worker.birth.revision != number]
+    with suppress(TimeoutError):
+        async with asyncio.timeout(DRAIN_SECONDS_MAX + 1):
+            await asyncio.gather(*ends)
