@@ -11,11 +11,11 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final, TypeAlias
 
-from sunup.errors import BadRequest, CallError, FeaturesMissing, FeaturesUnread
+from sunup.errors import CallError, FeaturesMissing, FeaturesUnread
 from sunup.limits import LOOKUP_ROWS_PER_DEADLINE, STORE_LOG_SECONDS
 from sunup.lookup.cache import CachedStore
 from sunup.lookup.circuit import CircuitOpen
-from sunup.lookup.keys import KEY_ERRORS, key_maker
+from sunup.lookup.keys import KEY_ERRORS, bad_key, key_maker
 from sunup.lookup.plan import Entity, ReadPlan, View
 from sunup.lookup.store import Answer, Found, Reading, Store, StoreUnavailable, slots
 from sunup.lookup.together import Known, together
@@ -49,7 +49,7 @@ class Lookup:
         known: dict[str, Known] = {}
         self._entities = [_EntityPart(entity, known) for entity in plan.entities]
         self._makers = [key_maker(entity.join_keys, positions) for entity in plan.entities]
-        self._key_fields = [tuple(key.field for key in entity.join_keys) for entity in plan.entities]
+        self._join_keys = [entity.join_keys for entity in plan.entities]
         self._log_at = -math.inf
         # Told of every lookup without its store: whether it was refused, without the store being asked.
         self.on_failure: Callable[[bool], None] = lambda _refused: None
@@ -151,15 +151,9 @@ class Lookup:
         return keys, picks, bad
 
     def _bad_key(self, row: Row) -> CallError:
-        for maker, fields in zip(self._makers, self._key_fields, strict=True):
-            try:
-                maker(row)
-            except KEY_ERRORS:
-                names = " and ".join(fields)
-                return BadRequest(
-                    f"{names} cannot be used as a feature key: wrong type or out of range", field=fields[0]
-                )
-        raise AssertionError("a row whose keys can all be made was called bad")
+        error = bad_key(row, zip(self._makers, self._join_keys, strict=True))
+        assert error is not None, "a row whose keys can all be made was called bad"
+        return error
 
     def _join(
         self, count: int, picks: list[list[int]] | None, bad: dict[int, CallError], answer: Answer, wall: float

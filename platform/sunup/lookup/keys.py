@@ -5,9 +5,10 @@ value in that order: uint32 value type, uint32 length, bytes.
 """
 
 import struct
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final, TypeAlias
 
+from sunup.errors import BadRequest
 from sunup.lookup.plan import VALUE_TYPES, JoinKey
 from sunup.types import Row
 
@@ -15,6 +16,7 @@ KeyMaker: TypeAlias = Callable[[Row], bytes]
 
 # What a key maker raises for a value that is no key: out of range, of another type, or absent.
 KEY_ERRORS: Final = (struct.error, TypeError, AttributeError, UnicodeEncodeError)
+NO_KEY: Final = "cannot be used as a feature key: wrong type or out of range"
 
 _PAIR: Final = struct.Struct("<II")
 _FIXED: Final = {"INT32": struct.Struct("<i"), "INT64": struct.Struct("<q"), "UNIX_TIMESTAMP": struct.Struct("<q")}
@@ -31,6 +33,17 @@ def key_maker(join_keys: Sequence[JoinKey], positions: Mapping[str, int]) -> Key
         return _one_number(head, keys[0].value_type, positions[keys[0].field])
     parts = tuple((positions[key.field], key.value_type) for key in keys)
     return lambda row: head + b"".join([_value(row[at], kind) for at, kind in parts])
+
+
+def bad_key(row: Row, makers: Iterable[tuple[KeyMaker, Sequence[JoinKey]]]) -> BadRequest | None:
+    """Why the first key of a row that cannot be made cannot; None where all can."""
+    for maker, keys in makers:
+        try:
+            maker(row)
+        except KEY_ERRORS:
+            names = " and ".join(key.field for key in keys)
+            return BadRequest(f"{names} {NO_KEY}", field=keys[0].field)
+    return None
 
 
 def key_head(join_keys: Sequence[JoinKey]) -> bytes:

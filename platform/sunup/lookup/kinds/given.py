@@ -12,11 +12,11 @@ from typing import Any, Final, TypeAlias
 
 import msgspec
 
-from sunup.errors import BadRequest, CallError, FeaturesMissing
+from sunup.errors import CallError, FeaturesMissing
 from sunup.lookup.join import Lookup
-from sunup.lookup.keys import KEY_ERRORS, key_maker
+from sunup.lookup.keys import bad_key, key_maker
 from sunup.lookup.kinds.ages import AgedLookup
-from sunup.lookup.plan import Entity, Feature, ReadPlan, View, entity_columns
+from sunup.lookup.plan import Feature, ReadPlan, View, entity_columns
 from sunup.lookup.store import Reading, Store
 from sunup.types import Aggregated, Features, Field, GivenRows, Row
 
@@ -97,7 +97,10 @@ class _Overlay:
                  if (function, feature.value_type) not in _EXACT]  # fmt: skip
         self._conversions = [(at, as_stored(kind)) for at, kind in kinds]
         self._rejects = plan.on_missing == "reject"
-        self._keys = _KeysOfNone(plan.entities, request)
+        # Of entities that nothing is read of: a record that has no key is refused as it would be if there were.
+        positions = {field.name: at for at, field in enumerate(request)}
+        unread = [each for each in plan.entities if all(view.aggregated is not None for view in each.views)]
+        self._unread = [(key_maker(each.join_keys, positions), each.join_keys) for each in unread]
         self._fresh = {view.name: 0.0 for view, _ in views}
         self._aging = _Aging(plan)
 
@@ -138,32 +141,13 @@ class _Overlay:
             pairs = list(zip(self._given, given[at], strict=True))
             missing = [name for (name, _), value in pairs if value is None]
             bare = [name for (name, stand_in), value in pairs if value is None and stand_in is None]
-            if (error := self._keys.error(rows[at])) is not None:
+            if (error := bad_key(rows[at], self._unread)) is not None:
                 failed[at] = error
             elif named := missing if self._rejects else bare:
                 failed[at] = FeaturesMissing(f"no usable value of {', '.join(named)} for this record")
             mended[at] = tuple([stand_in if value is None else value for (_, stand_in), value in pairs])
             defaulted[at] = tuple(sorted([*defaulted[at], *missing], key=self._order.__getitem__))
         return mended, defaulted, failed
-
-
-class _KeysOfNone:
-    """The keys of entities that nothing is read of: a record that has none is refused as it would be if there were."""
-
-    def __init__(self, entities: Sequence[Entity], request: Sequence[Field]) -> None:
-        positions = {field.name: at for at, field in enumerate(request)}
-        unread = [each for each in entities if all(view.aggregated is not None for view in each.views)]
-        self._makers = [(key_maker(each.join_keys, positions), each.join_keys) for each in unread]
-
-    def error(self, row: Row) -> CallError | None:
-        for maker, keys in self._makers:
-            try:
-                maker(row)
-            except KEY_ERRORS:
-                names = " and ".join(key.field for key in keys)
-                what = f"{names} cannot be used as a feature key: wrong type or out of range"
-                return BadRequest(what, field=keys[0].field)
-        return None
 
 
 class _Aging:

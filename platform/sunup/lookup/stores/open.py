@@ -14,6 +14,10 @@ from sunup.lookup.stores.redis.cluster import ClusterStore
 from sunup.lookup.stores.redis.store import RedisStore
 from sunup.lookup.stores.sqlite import SqliteStore
 
+FORMS: Final = (
+    "Give sqlite:///absolute/path, redis://host:port/db, redis-sentinel://host:port,.../db?master=NAME or "
+    "redis-cluster://host:port,... (rediss for TLS), or postgresql://user:password@host:port/database."
+)
 INSTALL: Final = "Install it with Sunup: pip install 'sunup[postgres]'."
 
 
@@ -25,10 +29,8 @@ def open_store(url: str, plan: ReadPlan) -> Store:
     Raises UsageError for any other URL.
     """
     scheme = url.partition(":")[0]
-    if scheme == "sqlite":
-        parts = urlsplit(url)
-        if not parts.netloc and len(parts.path) > 1:
-            return SqliteStore(Path(unquote(parts.path)), plan)
+    if (path := sqlite_path(url)) is not None:
+        return SqliteStore(path, plan)
     if scheme in SCHEMES:
         place = parse_place(url)
         return ClusterStore(place, plan) if isinstance(place, Cluster) else RedisStore(place, plan)
@@ -36,11 +38,14 @@ def open_store(url: str, plan: ReadPlan) -> Store:
         return _postgres(postgres.parse_address(url), plan)
     if scheme == "memory":
         return MemoryStore(plan)
-    raise UsageError(
-        f"A features URL of the form {scheme}: cannot be read. Give sqlite:///absolute/path, "
-        "redis://host:port/db, redis-sentinel://host:port,.../db?master=NAME or redis-cluster://host:port,... "
-        "(rediss for TLS), or postgresql://user:password@host:port/database."
-    )
+    raise UsageError(f"A features URL of the form {scheme}: cannot be read. {FORMS}")
+
+
+def sqlite_path(url: str) -> Path | None:
+    """The file of a features URL; None where it names none."""
+    parts = urlsplit(url)
+    named = url.startswith("sqlite:") and not parts.netloc and len(parts.path) > 1
+    return Path(unquote(parts.path)) if named else None
 
 
 def _postgres(address: postgres.Address, plan: ReadPlan) -> Store:

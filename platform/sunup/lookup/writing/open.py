@@ -1,11 +1,8 @@
 """From a features URL to a writer: the same URLs as `stores/open.py` takes."""
 
-from pathlib import Path
-from urllib.parse import unquote, urlsplit
-
 from sunup.errors import UsageError
 from sunup.lookup.plan import ReadPlan
-from sunup.lookup.stores.open import INSTALL
+from sunup.lookup.stores.open import FORMS, INSTALL, sqlite_path
 from sunup.lookup.stores.postgres import address as postgres
 from sunup.lookup.stores.redis.address import SCHEMES, parse_place
 from sunup.lookup.writing.memory import MemoryWriter
@@ -20,21 +17,15 @@ def open_writer(url: str, plan: ReadPlan) -> FeatureWriter:
     Raises UsageError for a URL that is none, and for a view no aggregation could have made.
     """
     scheme = url.partition(":")[0]
-    if scheme == "sqlite":
-        parts = urlsplit(url)
-        if not parts.netloc and len(parts.path) > 1:
-            return SqliteWriter(Path(unquote(parts.path)), plan)
+    if (path := sqlite_path(url)) is not None:
+        return SqliteWriter(path, plan)
     if scheme in SCHEMES:
         return RedisWriter(parse_place(url), plan)
     if scheme in postgres.SCHEMES:
         return _postgres(postgres.parse_address(url), plan)
     if scheme == "memory":
         return MemoryWriter(plan)
-    raise UsageError(
-        f"A features URL of the form {scheme}: cannot be written. Give sqlite:///absolute/path, "
-        "redis://host:port/db, redis-sentinel://host:port,.../db?master=NAME or redis-cluster://host:port,... "
-        "(rediss for TLS), or postgresql://user:password@host:port/database."
-    )
+    raise UsageError(f"A features URL of the form {scheme}: cannot be written. {FORMS}")
 
 
 def _postgres(address: postgres.Address, plan: ReadPlan) -> FeatureWriter:

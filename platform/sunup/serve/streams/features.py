@@ -12,8 +12,9 @@ from sunup.limits import AGGREGATE_FACTS_SECONDS, AGGREGATE_IDS_MAX, AGGREGATE_N
 from sunup.lookup.plan import ReadPlan
 from sunup.lookup.writing.open import open_writer
 from sunup.serve.telemetry.meter import StreamMeter
-from sunup.settings import AGGREGATES, EMBEDDED, EMBEDDED_LOG, FEATURES_URL, STREAM_BROKER
+from sunup.settings import AGGREGATES, EMBEDDED_LOG, FEATURES_URL
 from sunup.stream.aggregate.aggregates import Aggregates
+from sunup.stream.aggregate.kept.changelog import changelog_of
 from sunup.stream.aggregate.online import streamed
 from sunup.stream.aggregate.partition import Counts
 from sunup.stream.broker import Stream
@@ -178,7 +179,7 @@ def open_features(
         state / AGGREGATES / spec["function"],
         group=stream.group,
         topic=stream.input,
-        changelog=None if settings[STREAM_BROKER] == EMBEDDED else f"{stream.group}-tiles",
+        changelog=changelog_of(settings, stream.group),
         open_admin=lambda: open_admin(settings, state / EMBEDDED_LOG),
         events=tail.read,
         writer=open_writer(settings[FEATURES_URL], plan),

@@ -11,10 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-import msgspec
-
 from sunup.bundle.manifest import FEATURES
-from sunup.clock import SystemClock
 from sunup.errors import SunupError
 from sunup.execute.executor import Executor
 from sunup.function import Function
@@ -37,11 +34,12 @@ from sunup.serve.attached import Attached
 from sunup.serve.opening import feature_names, load, served_log
 from sunup.serve.streams.names import place, reader_name
 from sunup.serve.telemetry.meter import StreamMeter, stream_series
-from sunup.settings import EMBEDDED_LOG, SCHEMA_REGISTRY
+from sunup.settings import EMBEDDED_LOG
 from sunup.stream.broker import Broker, Reader, Stream, Trouble
 from sunup.stream.loop import Loop
 from sunup.stream.open import open_broker
 from sunup.stream.scoring.deaths import Deaths
+from sunup.wire.confluent.open import open_schemas
 
 if TYPE_CHECKING:
     from sunup.serve.streams.features import FeatureNews, Opened  # for functions that aggregate
@@ -205,15 +203,8 @@ def _plan(bundle: Path) -> ReadPlan:
 
 
 def _schemas(settings: Mapping[str, str], function: Function) -> "Schemas | None":
-    address = settings.get(SCHEMA_REGISTRY)
     assert function.manifest.stream is not None
-    if address is None or function.manifest.stream.content not in ("auto", "confluent"):
-        return None
-    from sunup.wire.confluent.registry import Address, Registry  # http and ssl, which other workers do without
-    from sunup.wire.confluent.schemas import Schemas  # the same
-
-    registry = Registry(msgspec.json.decode(address, type=Address))
-    return Schemas(registry, function.manifest.request, SystemClock())
+    return open_schemas(settings, function.manifest.stream.content, function.manifest.request)
 
 
 def _records_max(function: Function) -> int:

@@ -16,7 +16,7 @@ from msgspec import Raw
 
 from sunup.errors import CallError
 from sunup.limits import AGGREGATE_AHEAD_SECONDS_MAX
-from sunup.lookup.keys import KEY_ERRORS, KeyMaker, key_maker
+from sunup.lookup.keys import KEY_ERRORS, NO_KEY, KeyMaker, key_maker
 from sunup.lookup.plan import JoinKey, ReadPlan
 from sunup.stream.aggregate.event import Event
 from sunup.stream.broker import Record
@@ -151,7 +151,7 @@ class _Group:
             offset = record.offset
             return [Event(offset, maker(row), time, number, values(row)) for maker, values in self._parts]
         except KEY_ERRORS:
-            raise _Refused(f"{self._where} cannot be used as a feature key: wrong type or out of range") from None
+            raise _Refused(f"{self._where} {NO_KEY}") from None
 
 
 class _Members:

@@ -3,9 +3,7 @@
 import gc
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, closing
-from typing import TYPE_CHECKING, Final
-
-import msgspec
+from typing import Final
 
 from sunup.bundle.manifest import FEATURES
 from sunup.bundle.store import read_manifest
@@ -13,20 +11,18 @@ from sunup.cli.streams.source import Source
 from sunup.clock import SystemClock
 from sunup.lookup import plan as read_plan
 from sunup.lookup.writing.open import open_writer
-from sunup.settings import EMBEDDED, FEATURES_URL, SCHEMA_REGISTRY, STREAM_BROKER, Project
+from sunup.settings import FEATURES_URL, Project
 from sunup.stream.admin import Admin
 from sunup.stream.aggregate.event import Event
+from sunup.stream.aggregate.kept.changelog import changelog_of
 from sunup.stream.aggregate.online import streamed
 from sunup.stream.aggregate.rebuild import Progress, Rebuilt, Wanted, rebuild
 from sunup.stream.broker import Reader, Record, Stream
 from sunup.stream.scoring.batch import Reading
 from sunup.stream.scoring.events import EventReader
 from sunup.stream.scoring.tail import TailReader
+from sunup.wire.confluent.open import open_schemas
 from sunup.wire.record import RecordCodec
-
-if TYPE_CHECKING:
-    from sunup.bundle.manifest import Manifest
-    from sunup.wire.confluent.schemas import Schemas
 
 _READER: Final = "features"
 
@@ -55,7 +51,7 @@ class Tiles:
     def rebuild(self, starts: Mapping[int, int], admin: Admin, told: Callable[[Progress], None]) -> Rebuilt:
         """See aggregate.rebuild. Raises BrokerError."""
         stream = self._source.stream
-        changelog = None if self._source.settings[STREAM_BROKER] == EMBEDDED else f"{stream.group}-tiles"
+        changelog = changelog_of(self._source.settings, stream.group)
         with ExitStack() as opened:
             write = None
             if changelog is not None:
@@ -72,18 +68,9 @@ class Tiles:
             return rebuild(wanted, starts, admin=admin, writer=writer, told=told)
 
     def _events(self) -> Callable[[Sequence[Record]], Sequence[Sequence[Event | None]]]:
-        manifest, schemas = self._manifest, _schemas(self._source.settings, self._manifest)
+        manifest = self._manifest
         codec = RecordCodec(request=manifest.request, response=(), function="", model="", revision=0)
         assert manifest.stream is not None
+        schemas = open_schemas(self._source.settings, manifest.stream.content, manifest.request)
         reader = EventReader(self._plan, manifest.request, Reading(codec, manifest.stream.content, schemas))
         return TailReader(reader, schemas, lambda: None, SystemClock()).read
-
-
-def _schemas(settings: Mapping[str, str], manifest: "Manifest") -> "Schemas | None":
-    address = settings.get(SCHEMA_REGISTRY)
-    if address is None:
-        return None
-    from sunup.wire.confluent.registry import Address, Registry  # http and ssl, which most do without
-    from sunup.wire.confluent.schemas import Schemas  # the same
-
-    return Schemas(Registry(msgspec.json.decode(address, type=Address)), manifest.request, SystemClock())

@@ -6,12 +6,13 @@ the input the others were made. A checkpoint writes what changed and the marker 
 """
 
 import struct
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from math import isnan, nan
 from typing import Final, NamedTuple
 
 import msgspec
 
+from sunup.settings import EMBEDDED, STREAM_BROKER
 from sunup.stream.admin import Admin
 from sunup.stream.aggregate.kept.state import DIGEST_BYTES, GONE, Change
 from sunup.stream.broker import BrokerError, Output, Record, Trouble
@@ -44,6 +45,11 @@ class Restored(NamedTuple):
 
 
 _marker: Final = msgspec.msgpack.Decoder(Marker)
+
+
+def changelog_of(settings: Mapping[str, str], group: str) -> str | None:
+    """The topic of a group's tiles; None on the embedded log, which compacts nothing. `settings`: of its revision."""
+    return None if settings[STREAM_BROKER] == EMBEDDED else f"{group}-tiles"
 
 
 class Changelog:
