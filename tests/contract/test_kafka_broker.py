@@ -72,34 +72,38 @@ def test_readers_come_and_go_and_nothing_is_lost_or_doubled(
     kafka: KafkaServer, stream: Stream, exactly_once: bool
 ) -> None:
     make_topics(kafka, stream)
-    written = 0
+    written, both_read = 0, threading.Event()
 
     def write() -> None:
         nonlocal written
-        while written < 20_000:
+        while written < 20_000 or not both_read.is_set():  # the second one joins while there is something to read
             produce(kafka.servers, stream.input, numbered(1000, start=written, keys=50))
             written += 1000
 
     writing = threading.Thread(target=write)
     writing.start()
-    first = Reader(kafka.servers, stream, exactly_once=exactly_once)
-    wait_for(lambda: first.count > 0)
-    second = Reader(kafka.servers, stream, exactly_once=exactly_once)
-    wait_for(lambda: second.count > 0)
-    writing.join()
+    try:
+        first = Reader(kafka.servers, stream, exactly_once=exactly_once)
+        wait_for(lambda: first.count > 0)
+        second = Reader(kafka.servers, stream, exactly_once=exactly_once)
+        wait_for(lambda: second.count > 0)
+    finally:
+        both_read.set()
+        writing.join()
     before = second.count
     first.stop()
-    produce(kafka.servers, stream.input, numbered(1000, start=20_000, keys=50))
+    produce(kafka.servers, stream.input, numbered(1000, start=written, keys=50))
     watcher = KafkaBroker(kafka.servers, stream, somebody())
     wait_for(lambda: not sum(lag.records for lag in watcher.lag().values()))
     second.stop()
     watcher.close()
     assert second.count > before
-    assert first.count + second.count == 21_000
+    count = written + 1000
+    assert first.count + second.count == count
     copies = read_all(kafka.servers, stream.output)
     for key in range(50):
         mine = [int(record.value) for record in copies if record.key == b"key %d" % key]
-        assert mine == list(range(key, 21_000, 50))
+        assert mine == list(range(key, count, 50))
 
 
 def test_a_killed_reader_is_followed_when_its_session_ends(
