@@ -41,9 +41,9 @@ bench: setup-dev ## one benchmark: make bench BENCH=warm-rest
 
 locks: setup-dev ## resolve infra/requirements again from pyproject.toml
 	@$(COMPILE) infra/requirements/uv.in -o infra/requirements/uv.txt
-	@$(COMPILE) --extra cpu --extra deploy --extra postgres --extra kafka-fast --extra avro --extra dev --extra catboost --extra otel pyproject.toml -o infra/requirements/dev.txt
-	@$(COMPILE) --extra cpu --extra deploy --extra postgres -c infra/requirements/dev.txt pyproject.toml -o infra/requirements/cpu.txt
-	@$(COMPILE) --extra gpu --extra deploy --extra postgres -c infra/requirements/dev.txt pyproject.toml -o infra/requirements/gpu.txt
+	@$(COMPILE) --extra cpu --extra deploy --extra kubernetes --extra postgres --extra kafka-fast --extra avro --extra dev --extra catboost --extra otel pyproject.toml -o infra/requirements/dev.txt
+	@$(COMPILE) --extra cpu --extra deploy --extra kubernetes --extra postgres -c infra/requirements/dev.txt pyproject.toml -o infra/requirements/cpu.txt
+	@$(COMPILE) --extra gpu --extra deploy --extra kubernetes --extra postgres -c infra/requirements/dev.txt pyproject.toml -o infra/requirements/gpu.txt
 	@$(COMPILE) -c infra/requirements/dev.txt pyproject.toml -o infra/requirements/base.txt
 
 clean: ## remove .venv, the project's state and caches (a running engine is stopped first)

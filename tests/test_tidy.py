@@ -59,6 +59,8 @@ SERVING_ONLY: Final = {"pipeline", "function", "rehearsal", "serve", "stream"}
 
 # The one place (or few) where a third-party name may appear, as path prefixes below platform/sunup.
 HOMES: Final = {
+    **dict.fromkeys(["lightgbm", "onnx", "onnxmltools", "pandas", "skl2onnx", "sklearn"], ("bundle/convert/",)),
+    "xgboost": ("bundle/convert/",),
     "PIL": ("wire/image/pixels.py",),
     "click": ("cli/",),
     "feast": ("lookup/compile/",),
@@ -69,31 +71,26 @@ HOMES: Final = {
     "fastavro": ("wire/",),
     "kafka": ("stream/kafka/",),
     "keras": ("bundle/convert/neural/",),
-    "lightgbm": ("bundle/convert/",),
+    "kubernetes": ("engine/kubernetes/cluster/",),
     "matplotlib": ("served/skew/plot.py",),
     "mlflow": ("registry/mlflow.py", "bundle/convert/"),
     "mmh3": ("lookup/",),
     "msgspec": ("",),
     "numpy": ("",),
-    "onnx": ("bundle/convert/",),
-    "onnxmltools": ("bundle/convert/",),
     "onnxruntime": ("execute/onnx.py",),
     "opentelemetry": ("serve/telemetry/spans.py",),
-    "pandas": ("bundle/convert/",),
     "prometheus_client": ("serve/",),
     "psycopg": ("lookup/stores/postgres/", "lookup/writing/postgres/"),
     "pyarrow": ("bundle/convert/", "served/parquet.py", "served/skew/reading.py"),
     "rich": ("cli/",),
-    "skl2onnx": ("bundle/convert/",),
-    "sklearn": ("bundle/convert/",),
     "skops": ("bundle/convert/skops.py",),
     "sqlalchemy": ("registry/mlflow.py",),
     "starlette": ("serve/",),
     "tf2onnx": ("bundle/convert/neural/",),
     "torch": ("bundle/convert/neural/",),
+    "urllib3": ("engine/kubernetes/image/", "engine/kubernetes/cluster/"),
     "uvloop": ("serve/",),
-    "xgboost": ("bundle/convert/",),
-    "yaml": ("registry/", "lookup/compile/"),
+    "yaml": ("engine/kubernetes/", "registry/", "lookup/compile/"),
 }
 
 LINES_MAX: Final = 300
