@@ -206,7 +206,7 @@ def test_kills_at_any_moment_double_no_row(logged: Logged) -> None:
 
 
 def test_without_a_recorder_the_spool_is_bounded_and_what_is_dropped_counted(logged: Logged) -> None:
-    logged.deploy(LogSpec("served", rotate_s=3600.0, size=64 * 1024))
+    logged.deploy(LogSpec("served", rotate_s=3600.0, size=64 * 1024), scale=Scale(idle_s=2.0))
     logged.call(1, id="first")
     pid = recorder(logged.engine)
     os.kill(pid, signal.SIGSTOP)
@@ -215,6 +215,7 @@ def test_without_a_recorder_the_spool_is_bounded_and_what_is_dropped_counted(log
         logged.call(*[1 + n % 9 for n in range(200)], id=f"r{rows}")
         rows += 200
         assert rows < 100_000
+    until(lambda: not logged.engine.status("score")["functions"][0]["workers"], "its worker to end, with all it counts")
     lost = logged.dropped
     total = sum(path.stat().st_size for path in logged.engine.project.spool.iterdir())
     assert total <= 4 * 64 * 1024
