@@ -4,6 +4,8 @@ Two branches: `CallError` reaches a caller of a function over the wire; `Command
 command line. Internal detail belongs in the log, never in `message`.
 """
 
+from collections.abc import Iterable
+
 
 class SunupError(Exception):
     """Any failure Sunup explains. `message` is public and says what to do next where it can."""
@@ -236,3 +238,25 @@ class EngineError(CommandError):
     """The engine cannot be started, reached, or refuses the operation."""
 
     code = "engine"
+
+
+class ClusterError(EngineError):
+    """A Kubernetes cluster cannot be reached, refuses, or does not get a function ready. `code` says which."""
+
+    code = "cluster"
+
+
+class ObjectsRefused(CommandError):
+    """Objects that Kubernetes, Knative or KEDA would refuse, or take and not do. `findings`: a sentence for each."""
+
+    code = "objects_refused"
+
+    def __init__(self, findings: Iterable[str]) -> None:
+        self.findings = tuple(findings)
+        super().__init__(" ".join(self.findings))
+
+
+class ImageError(CommandError):
+    """A container image cannot be made, read or pushed."""
+
+    code = "image"

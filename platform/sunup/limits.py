@@ -1,3 +1,4 @@
+# Longer than 300 lines because every bound of the system is here.
 """Every bound in one place, with its unit and the reason for its value. Full means refuse now, never wait for ever."""
 
 from typing import Final
@@ -254,3 +255,62 @@ EMBEDDED_RECORDS_MAX: Final = 1_000_000  # records kept per partition of the emb
 EMBEDDED_LEASE_SECONDS: Final = 10.0  # s a reader of the embedded log may say nothing before another one may take over
 EMBEDDED_LOOK_SECONDS: Final = 0.02  # s between looks of a waiting reader at the embedded log; 1 % of a core
 EMBEDDED_BUSY_SECONDS: Final = 5.0  # s to wait for another process's write to the embedded log
+
+# --- Kubernetes: deploying to a cluster -----------------------------------------------------------------------------
+CLUSTER_KNOCK_SECONDS_MAX: Final = 5.0  # s until a cluster's API first answers, and to connect: it is there, or is not
+CLUSTER_REQUEST_SECONDS_MAX: Final = 30.0  # s one answer of a cluster's API may take: webhooks may take 10 each
+CLUSTER_AWAY_SECONDS_MAX: Final = 40.0  # s a cluster's API may be away in the middle: a restart of it takes 10 to 30
+CLUSTER_AGAIN_SECONDS: Final = 0.5  # s between two tries of a request that was not answered
+CLUSTER_CHANGES_MAX: Final = 20  # tries to change a Service whose status is written meanwhile; two are usual
+CLUSTER_LISTED_MAX: Final = 500  # objects of a kind in one answer of the API; the next page is asked for then
+ROLLOUT_LOOK_SECONDS: Final = 0.25  # s between looks at a rollout; ten of them are 2 % of what an API allows a client
+ROLLOUT_SECONDS_MAX: Final = 300.0  # s for a revision to become ready: a node may have to be made, an image fetched
+ROLLOUT_STUCK_SECONDS: Final = 10.0  # s trouble that may pass by itself may last (quota, a Secret that is to come)
+ROLLOUT_ROUTE_SECONDS_MAX: Final = 60.0  # s until the gateway sends calls where it was told to; a second, usually
+ROLLOUT_LOG_LINES: Final = 20  # last lines of a container that ended, told with the reason
+REMOVE_SECONDS_MAX: Final = 120.0  # s until pods of a removed function are gone; each has POD_GRACE_SECONDS
+CLUSTER_REVISIONS_KEPT: Final = 10  # revisions of a function kept on a cluster for rollback, with their Secrets
+CLUSTER_LOG_LINES_QUEUED: Final = 10_000  # lines read of pods and not printed yet; a reader that is slower slows them
+CLUSTER_LOG_LOOK_SECONDS: Final = 1.0  # s between looks for new pods while logs are followed
+# Objects of Kubernetes. What Knative and KEDA allow by themselves stands in engine/kubernetes/check.
+KUBERNETES_CPU_MILLIS_DEFAULT: Final = 100  # thousandths of a core a pod asks for: it may use more where there is more
+KUBERNETES_CPU_MILLIS_MIN: Final = 10  # thousandths of a core that can be asked for; less is a slip of units
+KUBERNETES_MEMORY_MIB_DEFAULT: Final = 512  # MiB a pod asks for and may use; a worker takes some 120 and its model
+KUBERNETES_MEMORY_BYTES_MIN: Final = 128 * 1024**2  # bytes a worker needs to start; "512m" is half a byte
+KUBERNETES_GPUS_MAX: Final = 16  # GPUs of a pod: what the largest machines have
+KUBERNETES_TMP_GIB: Final = 1  # GiB a pod may write: tiles of streaming features, spooled rows, uploads
+KUBERNETES_TIMEOUT_SECONDS_MIN: Final = 60  # s for a call with its wait for a pod, and for a pod to end: one number
+KUBERNETES_GRACE_SECONDS: Final = 40  # s a stream pod has to commit what it has in hand and end, before it is killed
+KUBERNETES_LIVE_SECONDS: Final = 120  # s a pod may take to start, before it is asked whether it lives
+KUBERNETES_CALLS_WINDOW_SECONDS: Final = 30  # s over which calls in progress are averaged, at most; a longer idle waits
+KUBERNETES_LAG_SECONDS: Final = 2  # s between KEDA's looks at the lag of a topic: records of an idle one wait so long
+# Container images: registries and what the runtime image is made with.
+IMAGE_CONNECT_SECONDS_MAX: Final = 10.0  # s to reach a container registry, name and TLS included
+IMAGE_ANSWER_SECONDS_MAX: Final = 60.0  # s a registry may say nothing; uploads count from their last byte
+IMAGE_STORE_SECONDS_MAX: Final = 600.0  # s it may take to check and store a layer that has arrived: some GB in a bucket
+IMAGE_TRIES_MAX: Final = 5  # attempts at a request that may pass: connection lost, 429, 5xx
+IMAGE_PAUSE_SECONDS: Final = 0.2  # s before the second attempt, doubled each time
+IMAGE_PAUSE_SECONDS_MAX: Final = 20.0  # s that a registry's Retry-After is listened to
+IMAGE_TEXT_BYTES_MAX: Final = 4 * 1024**2  # bytes of a manifest, a config or a token answer: what registries take
+IMAGE_CHUNK_BYTES: Final = 4_000_000  # bytes of a piece, where a layer is refused whole: GHCR takes 4 MiB at once
+IMAGE_CHUNK_BYTES_MAX: Final = 64 * 1024**2  # bytes of a piece that a registry may ask for; it is held in memory
+IMAGE_BLOCK_BYTES: Final = 256 * 1024  # bytes read, hashed and sent at once
+IMAGE_LOGIN_SECONDS_MAX: Final = 30.0  # s a credential helper of Docker's may take; some ask a cloud
+IMAGE_REDIRECTS_MAX: Final = 5  # hops to where a registry keeps a blob
+IMAGE_PACKAGES_SECONDS_MAX: Final = 600.0  # s apt or uv may take to fetch what the runtime image is made of
+IMAGE_COMPILE_SECONDS_MAX: Final = 600.0  # s to compile one layer's Python files; 10 to 30 are usual
+IMAGE_MAKING_SECONDS_MAX: Final = 86_400.0  # s a layer may be in the making; then its maker was killed, and it goes
+IMAGE_CACHE_LAYERS_MAX: Final = 12  # layers kept on this machine, some 70 MB for each lock; three are one image
+IMAGE_GZIP_LEVEL: Final = 6  # of layers: pulled often, made once
+# --- Worker pods ------------------------------------------------------------------------------------------------------
+POD_GRACE_SECONDS: Final = 30.0  # s from SIGTERM to the end of a pod's process; Kubernetes' own default
+POD_END_SECONDS: Final = 3.0  # s of these that are kept for spans, a group that is left, and last words
+POD_INTAKE_SECONDS_MAX: Final = 10.0  # s after SIGTERM that connections are taken: routers know of the end by then
+POD_QUIET_SECONDS: Final = 1.0  # s without a call after which none is expected any more, of a pod that ends
+POD_LOOK_SECONDS: Final = 0.05  # s between looks of a pod that ends at whether it may
+POD_HANDSHAKE_SECONDS: Final = 0.2  # s a connection's opening that had begun may take; no other one begins meanwhile
+POD_SHED_SECONDS: Final = 0.25  # s between closings of silent connections of a pod that has as many as it may
+POD_IDLE_SECONDS_MAX: Final = 120.0  # s of silence of a kept connection; Go's clients, Knative's proxy too, keep it 90
+POD_WOKEN_SECONDS: Final = 2.0  # s from ready in which a first call is taken to have waited for this start
+POD_JOIN_SECONDS_MAX: Final = 10.0  # s without trouble after which a reader without partitions is one too many
+TERMINATION_BYTES_MAX: Final = 4096  # bytes of a termination message that Kubernetes keeps

@@ -22,6 +22,7 @@ KAFKA_CLIENT = "SUNUP_KAFKA_CLIENT"  # environment variable: which of the two a 
 TAKES = "takes"  # the setting of a revision whose workers need more than others: PICTURES
 PICTURES = "pictures"
 TRAINING_SAMPLE = "training.parquet"  # beside MLmodel, if logged: rows drawn from those the model was trained on
+REGISTRY = "SUNUP_REGISTRY"  # environment variable: where images are pushed, as --registry says it
 API_KEY = "SUNUP_API_KEY"  # environment variable: the key `platform call` sends; no process of an engine gets it
 
 

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 import uvloop
 
+from sunup import limits
 from sunup.access.guard import Guard
 from sunup.errors import CallError
 from sunup.limits import PASSED_BYTES_MAX
@@ -104,6 +105,8 @@ class Told:
     """Links that remember what they were told."""
 
     def __init__(self) -> None:
+        self.idle_s = limits.IDLE_SECONDS_MAX
+        self.leaving = False
         self.states: list[State] = []
         self.released: queue.Queue[int] = queue.Queue()
         self.back: queue.Queue[tuple[int, bytes]] = queue.Queue()

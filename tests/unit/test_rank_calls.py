@@ -28,7 +28,7 @@ from sunup.lookup.join import Lookup
 from sunup.pipeline import Pipeline
 from sunup.serve.describe import describe
 from sunup.serve.pages.openapi import openapi
-from sunup.serve.streams.worker import _records_max
+from sunup.serve.streams.scoring import records_max
 from sunup.types import Call, Field, Reply, ResponseField, Tensor
 
 USER, CARDS = Field("amount", "float64"), Field("cards", "int64[]", (-1,))
@@ -135,10 +135,10 @@ def test_a_retrieval_that_fails_keeps_its_reason() -> None:
 
 def test_a_batch_of_a_topic_leaves_room_for_every_candidate() -> None:
     cheap, dear = ranked_function(), ranked_function(seconds=8.0)
-    assert _records_max(cheap) * CANDIDATES_MAX == RANK_ROWS_MAX
-    assert _records_max(replace(cheap, cost=Cost(8, 8 / 5000))) == 10, "5,000 rows are a second of this model"
-    assert _records_max(dear) == 1
-    assert _records_max(replace(cheap, ranking=None)) == STREAM_BATCH_RECORDS_MAX
+    assert records_max(cheap) * CANDIDATES_MAX == RANK_ROWS_MAX
+    assert records_max(replace(cheap, cost=Cost(8, 8 / 5000))) == 10, "5,000 rows are a second of this model"
+    assert records_max(dear) == 1
+    assert records_max(replace(cheap, ranking=None)) == STREAM_BATCH_RECORDS_MAX
 
 
 # --- In every protocol ------------------------------------------------------------------------------------------------

@@ -123,7 +123,9 @@ def _prctl(option: int, value: int) -> None:
 
 
 def _may_trace(pid: int) -> bool:
-    """Whether a process has CAP_SYS_PTRACE."""
+    """Whether a process has CAP_SYS_PTRACE. One outside of this container, whose number is 0, is not asked."""
+    if pid == 0:
+        return False
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     effective = next((line for line in lines if line.startswith("CapEff:")), "CapEff: 0")
     return bool(int(effective.split()[1], 16) & _CAP_SYS_PTRACE)

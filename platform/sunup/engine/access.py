@@ -1,23 +1,21 @@
 """Who may reach an engine: what `platform up` said, the key file as it is now, and the word passed to every process."""
 
-import asyncio
 import ipaddress
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import msgspec
 
-from sunup.access import keys
 from sunup.access.guard import LOOPBACK, Guard
 from sunup.access.keys import Key
 from sunup.access.rights import Rights, account
-from sunup.errors import CommandError, EngineError, UsageError
-from sunup.limits import ACCESS_LOG_RATE_DEFAULT, KEYS_LOOK_SECONDS
+from sunup.access.watched import KeyFile
+from sunup.errors import EngineError, UsageError
+from sunup.limits import ACCESS_LOG_RATE_DEFAULT
 from sunup.settings import Project
-
-Stamp = tuple[int, int, int] | None
 
 
 class Rules(NamedTuple):
@@ -77,21 +75,15 @@ class Access:
     def __init__(self, rules: Rules, tell: Callable[[dict[str, Any]], None]) -> None:
         self._rules = rules
         self._tell = tell
-        self._loop = asyncio.get_running_loop()
-        self._path = None if rules.api_keys is None else Path(rules.api_keys)
-        self._stamp: Stamp = None
-        self._keys: list[Key] | None = None
-        self._trouble = ""
         self._word: dict[str, Any] | None = None  # made once for all births
         self._host: str | None = None  # what is listened on, once that is known
         self.rights = Rights.of(rules.user)
-        if self._path is not None:
-            self._stamp = _stamp(self._path)
-            self._keys = keys.read(self._path)  # an engine does not start with keys it cannot read
-            self._timer = self._loop.call_later(KEYS_LOOK_SECONDS, self._look, self._path)
+        self._file: KeyFile | None = None
+        if rules.api_keys is not None:
+            self._file = KeyFile(Path(rules.api_keys), self._changed, partial(print, file=sys.stderr))
 
     def __repr__(self) -> str:
-        return f"Access({self._rules}, keys={None if self._keys is None else len(self._keys)})"
+        return f"Access({self._rules}, {self._file})"
 
     def listens(self, host: str) -> None:
         """The address that is listened on, which a living door may have brought; whoever lives is told the rules.
@@ -123,40 +115,28 @@ class Access:
             self._word = {"op": "guard", **Guard(self._keys, hosts).told(), "access_log": self._rules.access_log}
         return self._word
 
+    @property
+    def _keys(self) -> list[Key] | None:
+        return None if self._file is None else self._file.keys
+
     def facts(self) -> dict[str, Any]:
         """What `platform status` says: nothing of the keys but how many there are."""
         facts: dict[str, Any] = {"keys": None if self._keys is None else len(self._keys), "hosts": self.word["hosts"]}
-        if self._path is not None:
-            facts["file"] = str(self._path)
+        if self._file is not None:
+            facts["file"] = str(self._file.path)
         return facts | ({"user": self._rules.user} if self._rules.user else {}) | self._said()
 
     def close(self) -> None:
         """Look no more."""
-        if self._path is not None:
-            self._timer.cancel()
+        if self._file is not None:
+            self._file.close()
 
     def _said(self) -> dict[str, str]:
-        return {"trouble": self._trouble} if self._trouble else {}
+        return {"trouble": self._file.trouble} if self._file is not None and self._file.trouble else {}
 
-    def _look(self, path: Path) -> None:
-        """Take the file's keys if it changed. One that cannot be read changes nothing: the keys known before hold."""
-        self._timer = self._loop.call_later(KEYS_LOOK_SECONDS, self._look, path)
-        stamp = _stamp(path)
-        if stamp == self._stamp and not self._trouble:
-            return
-        self._stamp = stamp
-        try:
-            found = keys.read(path)
-        except CommandError as error:
-            if error.message != self._trouble:
-                print(f"{error.message} The keys known before hold.", file=sys.stderr)
-            self._trouble = error.message
-            return
-        self._trouble = ""
-        if found != self._keys:
-            self._keys, self._word = found, None
-            print(f"The key file {path} has {len(found)} keys now.", file=sys.stderr)
-            self._tell(self.word)
+    def _changed(self, _: list[Key]) -> None:
+        self._word = None
+        self._tell(self.word)
 
 
 def is_loopback(host: str) -> bool:
@@ -165,11 +145,3 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
-
-
-def _stamp(path: Path) -> Stamp:
-    try:
-        found = path.stat()
-    except OSError:
-        return None
-    return found.st_mtime_ns, found.st_size, found.st_ino

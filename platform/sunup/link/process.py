@@ -61,6 +61,12 @@ def become_subreaper() -> None:
         raise OSError(number, os.strerror(number))
 
 
+def started() -> float:
+    """When the kernel started this process, in seconds of CLOCK_BOOTTIME; it counts in steps of 10 ms (proc(5))."""
+    ticks = int(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19])
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
 def introduction() -> dict[str, Any]:
     """What every process says of itself in its hello."""
     return {"pid": os.getpid(), "protocol": PROTOCOL, "release": os.environ.get(RELEASE, "")}

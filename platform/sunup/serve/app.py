@@ -3,6 +3,8 @@
 The same app answers in a worker, for its one function, and in the front, for all of them.
 """
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Final
 from urllib.parse import unquote
@@ -12,8 +14,9 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request as Asked
 from starlette.responses import Response as Answer
 from starlette.routing import Route
-from starlette.types import ASGIApp, Message, Scope
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from sunup.access.guard import Guard, Headers, given_in
 from sunup.errors import CallError, MethodNotAllowed, UnknownFunction
 from sunup.serve.http.coding import compressed
 from sunup.serve.http.message import Request, Response, error_body, header
@@ -21,14 +24,48 @@ from sunup.serve.pages.docs import Docs, swagger_files
 from sunup.serve.pages.models import KServe, Models, Statistics
 from sunup.serve.pages.native import Functions
 from sunup.serve.pages.scoring import Scoring
-from sunup.serve.pages.table import Table
+from sunup.serve.pages.table import Part, Table
 
 NO_BODY: Final[Message] = {"type": "http.disconnect"}
 
 
-def build(table: Table, counters: Path) -> ASGIApp:
-    """The app over `table`, which is looked at anew for every request. `counters`: the folder of workers' counters."""
-    f, m, k, s = Functions(table), Models(table), KServe(table), Scoring(table)
+class Scoped:
+    """The app over what the key of each request covers, as if there were nothing else. `guard()`: who may call now;
+    without a key, only what says nothing of functions gets here. The other arguments as of `build`."""
+
+    def __init__(
+        self, table: Table, counters: Path, guard: Callable[[], Guard | None], ready: Callable[[], bool] = lambda: True
+    ) -> None:
+        self._table = table
+        self._build = partial(build, counters=counters, ready=ready)
+        self._guard = guard
+        self._whole = self._build(table)
+        self._apps: dict[frozenset[str], ASGIApp] = {}
+        self._of: Guard | None = None  # whose scopes these are
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self._app(scope["headers"])(scope, receive, send)
+
+    def _app(self, headers: Headers) -> ASGIApp:
+        guard = self._guard()
+        if guard is None or guard.keys is None:
+            return self._whole
+        if guard is not self._of:
+            self._of = guard
+            self._apps.clear()
+        key = guard.find(given_in(headers))
+        if key is not None and key.functions is None:
+            return self._whole
+        covered = frozenset(key.functions or ()) if key is not None else frozenset()
+        if covered not in self._apps:
+            self._apps[covered] = self._build(Part(self._table, covered))
+        return self._apps[covered]
+
+
+def build(table: Table, counters: Path, ready: Callable[[], bool] = lambda: True) -> ASGIApp:
+    """The app over `table`, which is looked at anew for every request. `counters`: the folder of workers' counters;
+    `ready()`: whether the server is."""
+    f, m, k, s = Functions(table), Models(table, ready), KServe(table), Scoring(table)
     stats, docs = Statistics(table, counters), Docs(swagger_files())
     routes = [
         Route("/", f.greet),
@@ -63,6 +100,8 @@ def build(table: Table, counters: Path) -> ASGIApp:
 
 async def call_app(app: ASGIApp, request: Request) -> Response:
     """One request through an ASGI app, in this process."""
+    if request.target == b"*":  # OPTIONS of the whole server (RFC 9110, 9.3.7)
+        return Response(200, [(b"allow", b"GET, HEAD, OPTIONS, POST")], b"")
     path, _, query = request.target.partition(b"?")
     scope: Scope = {
         "type": "http",
@@ -104,7 +143,8 @@ async def _explain(asked: Asked, error: Exception) -> Answer:
         headers = dict(error.headers or {})
         path = asked.url.path
         if error.status_code == 405:
-            error = MethodNotAllowed(f"{path} does not take {asked.method}. It takes {headers.get('Allow', 'none')}.")
+            taken = headers["Allow"] = ", ".join(sorted(headers.get("Allow", "none").split(", ")))  # it gives a set
+            error = MethodNotAllowed(f"{path} does not take {asked.method}. It takes {taken}.")
         else:
             error = UnknownFunction(f"There is nothing at {path}. GET /functions lists what there is.")
     assert isinstance(error, CallError)

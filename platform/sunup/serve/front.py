@@ -7,17 +7,16 @@ from pathlib import Path
 from typing import Any, Final
 
 import msgspec
-from starlette.types import ASGIApp
 
-from sunup.access.guard import Guard, given_in
+from sunup.access.guard import Guard
 from sunup.bundle.manifest import Manifest
 from sunup.bundle.store import read_manifest
 from sunup.errors import SunupError, Unavailable
 from sunup.limits import BODY_BYTES_DEFAULT, PASSED_BYTES_MAX, UNFINISHED_BYTES_MAX
 from sunup.link.route import Route
-from sunup.serve.app import build, call_app
+from sunup.serve.app import Scoped, call_app
 from sunup.serve.http.message import Request, Response, Unfinished, error_body, error_response, public
-from sunup.serve.pages.table import Entry, Part
+from sunup.serve.pages.table import Entry
 
 _LOG: Final = logging.getLogger(__name__)
 
@@ -34,24 +33,12 @@ class FrontHandler:
         self.room = memoryview(bytearray(PASSED_BYTES_MAX))
         self.unfinished = Unfinished(UNFINISHED_BYTES_MAX)
         self._bundles = bundles
-        self._counters = counters
         self._table: dict[str, Entry] = {}
-        self._app = build(self._table, counters)
-        self._apps: dict[frozenset[str], ASGIApp] = {}  # of the scopes of keys
-        self._guard: Guard | None = None
+        self.guard: Guard | None = None  # a caller is shown what the key covers, as if there were nothing else
+        self._app = Scoped(self._table, counters, lambda: self.guard)
 
     def __repr__(self) -> str:
         return f"FrontHandler({', '.join(sorted(self._table))})"
-
-    @property
-    def guard(self) -> Guard | None:
-        """Who may call. A caller is shown what the key covers, as if there were nothing else."""
-        return self._guard
-
-    @guard.setter
-    def guard(self, guard: Guard | None) -> None:
-        self._guard = guard
-        self._apps.clear()
 
     def update(self, entries: Iterable[Mapping[str, Any]]) -> None:
         """Exactly these functions exist. Raises BundleDamaged when a manifest cannot be read."""
@@ -72,9 +59,7 @@ class FrontHandler:
 
     def handle(self, request: Request) -> Response | Awaitable[Response]:
         """Answer from the table."""
-        if request.target == b"*":  # OPTIONS of the whole server (RFC 9110, 9.3.7)
-            return Response(200, [(b"allow", b"GET, HEAD, OPTIONS, POST")], b"")
-        return call_app(self._app_for(request), request)
+        return call_app(self._app, request)
 
     def owns(self, route: Route) -> bool:
         """All but predictions of functions that exist: those are the workers'."""
@@ -87,18 +72,6 @@ class FrontHandler:
 
     def connections(self, change: int) -> None:
         """Nobody counts them."""
-
-    def _app_for(self, request: Request) -> ASGIApp:
-        """The app over what a request's key covers. Without a key, only what says nothing of functions gets here."""
-        if self._guard is None or self._guard.keys is None:
-            return self._app
-        key = self._guard.find(given_in(request.headers))
-        if key is not None and key.functions is None:
-            return self._app
-        scope = frozenset(key.functions or ()) if key is not None else frozenset()
-        if scope not in self._apps:
-            self._apps[scope] = build(Part(self._table, scope), self._counters)
-        return self._apps[scope]
 
     def _read(self, entry: Mapping[str, Any], known: Entry | None = None) -> Entry:
         """What the table holds of a function. `known`: what it held before; its manifest need not be read again."""

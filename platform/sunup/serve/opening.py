@@ -1,10 +1,13 @@
 """From what a process was born with to the handler it serves."""
 
 import asyncio
+import gc
+import logging
 import socket
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from sunup import function as functions
 from sunup.access.guard import LOOPBACK, Guard
@@ -23,6 +26,8 @@ from sunup.serve.telemetry.metrics import MetricsHandler
 from sunup.serve.telemetry.traces import prepared
 from sunup.served.schema import Heading, check
 from sunup.settings import Project
+
+_LOG: Final = logging.getLogger(__name__)
 
 
 class Opened(NamedTuple):
@@ -44,7 +49,9 @@ async def open_front(run: Path, metrics_fd: int, guard: Guard | None) -> Opened:
     return Opened(FrontHandler(run.parent / "bundles", run / "counters"))
 
 
-async def open_function(spec: Mapping[str, Any], kept: Executor | None) -> Opened:
+async def open_function(
+    spec: Mapping[str, Any], kept: Executor | None, handler: type[FunctionHandler] = FunctionHandler
+) -> Opened:
     """A worker of one bundle. `kept`: its model, if the nursery has it. Raises what `function.load` does."""
     function = await load(spec, kept)
     path = counters_path(Path(spec["run"]), spec["function"], spec["slot"])
@@ -56,11 +63,20 @@ async def open_function(spec: Mapping[str, Any], kept: Executor | None) -> Opene
         function.lookup.on_failure = meter.store_failed
     pipeline.log = served_log(spec, function, meter.dropped)
     named = {"function": spec["function"], "revision": spec["revision"]}
-    access = AccessLog(Path(spec["log"]).with_suffix(".access.log"), rate=access_rate(spec["guard"]), **named)
+    access = None
+    if not spec.get("alone"):
+        access = AccessLog(Path(spec["log"]).with_suffix(".access.log"), rate=access_rate(spec["guard"]), **named)
     make = prepared()  # the nursery's answer, as it was before this process was born
     traces = None if make is None else make(**named)
-    handler = FunctionHandler(pipeline, function, revision=spec["revision"], meter=meter, access=access, traces=traces)
-    return Opened(handler, function.timings, function.cost)
+    made = handler(pipeline, function, revision=spec["revision"], meter=meter, access=access, traces=traces)
+    return Opened(made, function.timings, function.cost)
+
+
+def settle() -> None:
+    """What is there now serves for good: it is never scanned again, and the rest seldom. Calls and records are no
+    cycles: looking for them took a third of a stream worker's own time."""
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 100)
 
 
 def access_rate(word: Mapping[str, Any] | None) -> float:
@@ -72,6 +88,9 @@ def served_log(spec: Mapping[str, Any], function: functions.Function, dropped: C
     """The log of what a process serves, None where none is wanted. Raises UsageError for names that clash."""
     manifest, lookup, declared = function.manifest, function.lookup, function.manifest.log
     if lookup is None or declared is None:
+        return None
+    if spec.get("alone"):
+        _LOG.warning("what is served is not logged: [features] log needs a recorder, and none is beside this process")
         return None
     inputs, outputs = (*manifest.rows, *lookup.columns), tuple(field.field for field in manifest.response)
     number, version = spec["revision"], manifest.model.version
@@ -88,11 +107,15 @@ def served_log(spec: Mapping[str, Any], function: functions.Function, dropped: C
 
 
 async def load(spec: Mapping[str, Any], kept: Executor | None) -> functions.Function:
-    """The function a process was born to serve, connected to its online store. Raises what `function.load` does."""
+    """The function a process was born to serve, connected to its online store. Raises what `function.load` does.
+
+    One that is alone answers meanwhile, that it loads: it does so in a thread.
+    """
     known = functions.Cost(*spec["cost"]) if spec["cost"] else None
     bundle, settings, machine = Path(spec["bundle"]), spec["settings"], spec["machine"]
     given = {"prove": spec["prove"], "cost": known, "kept": kept, "machine": machine}
-    function = functions.load(bundle, settings=settings, streams=spec["role"] == "stream", **given)
+    made = partial(functions.load, bundle, settings=settings, streams=spec["role"] == "stream", **given)
+    function = await asyncio.to_thread(made) if spec.get("alone") else made()
     await function.open()
     return function
 

@@ -19,7 +19,7 @@ import uvloop
 from sunup.access.guard import Guard
 from sunup.errors import SunupError
 from sunup.execute.executor import Executor
-from sunup.limits import FDS_PER_MESSAGE_MAX, TRIM_SECONDS
+from sunup.limits import FDS_PER_MESSAGE_MAX, IDLE_SECONDS_MAX, TRIM_SECONDS
 from sunup.link.channel import Channel, Message
 from sunup.link.process import name_process, trim_heap
 from sunup.link.states import State, map_states
@@ -28,7 +28,7 @@ from sunup.serve.front import FrontHandler
 from sunup.serve.handler import FunctionHandler
 from sunup.serve.http.connection import Connection
 from sunup.serve.http.message import Handler
-from sunup.serve.opening import Opened, access_rate, open_front, open_function
+from sunup.serve.opening import Opened, access_rate, open_front, open_function, settle
 from sunup.serve.proving import prover
 from sunup.serve.telemetry import log
 from sunup.settings import CONFLUENT, EMBEDDED, FEATURES_URL, PICTURES, STREAM_BROKER, STREAM_CLIENT, TAKES
@@ -97,8 +97,7 @@ async def live(spec: dict[str, Any], fds: list[int], begun: float, kept: Executo
         _LOG.exception("cannot serve")
         attached.fail("internal", f"{error!r}; the function's log says more.")
     else:
-        gc.freeze()  # what serves for good is never scanned again
-        gc.set_threshold(50_000, 20, 100)
+        settle()
         timings = {"fork": begun - spec["asked"], **opened.timings}
         worker.serve(opened, timings)
         if kept is None:  # loading a model took twice what it keeps
@@ -111,6 +110,9 @@ async def live(spec: dict[str, Any], fds: list[int], begun: float, kept: Executo
 
 class Worker:
     """The process as door and supervisor see it: who is connected, which connections it holds, how it ends."""
+
+    idle_s: float = IDLE_SECONDS_MAX
+    leaving: bool = False  # a connection outlives this process: it goes back to the door
 
     def __init__(self, spec: Mapping[str, Any], fds: list[int]) -> None:
         self._spec = spec

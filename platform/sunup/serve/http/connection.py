@@ -102,7 +102,7 @@ class Connection(asyncio.BufferedProtocol):
     def drain(self, *, silent: tuple[float, float] = (0.0, inf)) -> bool:
         """Finish what is in hand, then hand the connection back; at once when it is between requests. Whether it goes:
         one that has been silent for fewer or more seconds than `silent` says stays."""
-        quiet = limits.IDLE_SECONDS_MAX - self._deadline.left if self._phase is Phase.IDLE else 0.0
+        quiet = self._links.idle_s - self._deadline.left if self._phase is Phase.IDLE else 0.0
         if self._phase is Phase.LINGER or not silent[0] <= quiet <= silent[1]:
             return False
         self._draining = True
@@ -187,8 +187,8 @@ class Connection(asyncio.BufferedProtocol):
             self._advance()
 
     def _send(self, response: Response, incoming: Incoming) -> None:
-        if not incoming.keep:
-            self._last = True
+        if not incoming.keep or (self._links.leaving and not self._waiting):
+            self._last, incoming.keep = True, False
             self._waiting.clear()
         self._links.state(self._slot, _WRITING)
         head_only = incoming.request.method == b"HEAD"
@@ -208,7 +208,7 @@ class Connection(asyncio.BufferedProtocol):
         else:
             self._links.state(self._slot, _IDLE)
             self._phase = Phase.IDLE
-            self._deadline.set(limits.IDLE_SECONDS_MAX)
+            self._deadline.set(self._links.idle_s)
             self._transport.resume_reading()
 
     def _await_rest(self, intake: Intake) -> None:

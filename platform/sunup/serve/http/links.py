@@ -4,11 +4,16 @@ import asyncio
 import socket
 from typing import Protocol
 
+from sunup.limits import IDLE_SECONDS_MAX
 from sunup.link.states import State
 
 
 class Links(Protocol):
-    """What a connection tells whoever passed it on. `slot` is the number it was passed with."""
+    """What a connection tells whoever passed it on. `slot` is the number it was passed with. `idle_s`: seconds a
+    connection may be silent; `leaving`: no connection outlives the answer in hand, which says so."""
+
+    idle_s: float
+    leaving: bool
 
     def state(self, slot: int, state: State) -> None:
         """What the connection is doing now. Called four times per request."""
@@ -24,7 +29,10 @@ class Links(Protocol):
 
 
 class Alone:
-    """The links of a server without a door (a pod, a test): nobody to tell."""
+    """The links of a server without a door (the metrics port, a test): nobody to tell."""
+
+    idle_s: float = IDLE_SECONDS_MAX
+    leaving: bool = False
 
     def state(self, slot: int, state: State) -> None:
         """Nobody reads it."""

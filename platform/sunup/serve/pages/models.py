@@ -1,5 +1,6 @@
 """The pages of the Open Inference Protocol v2 and of KServe v1: servers, models, readiness."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,10 +18,12 @@ EXTENSIONS: Final = ("binary_tensor_data", "statistics")  # of the Open Inferenc
 
 
 class Models:
-    """The pages of the Open Inference Protocol v2, over a table that may change under them."""
+    """The pages of the Open Inference Protocol v2, over a table that may change under them. `is_ready()`: whether
+    calls should come here."""
 
-    def __init__(self, table: Table) -> None:
+    def __init__(self, table: Table, is_ready: Callable[[], bool]) -> None:
         self._table = table
+        self._is_ready = is_ready
 
     async def server(self, _: Asked) -> Answer:
         """GET /v2"""
@@ -32,7 +35,8 @@ class Models:
 
     async def ready(self, _: Asked) -> Answer:
         """GET /v2/health/ready"""
-        return json({"ready": True})
+        ready = self._is_ready()
+        return json({"ready": ready}, 200 if ready else 503)
 
     async def models(self, _: Asked) -> Answer:
         """GET /v2/models, GET /v1/models"""

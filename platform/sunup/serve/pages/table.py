@@ -15,8 +15,8 @@ NAMES_SHOWN: Final = 20  # names an error lists; more would bury it
 
 class Entry(msgspec.Struct, frozen=True):
     """A deployed function. `model`: its name and version, with a slash; `state`: ready, starting, cold (at zero: the
-    next call wakes it) or failed. `read` gives the manifest of a digest: who knows thousands of functions holds no
-    manifest, which is 10 KB, and reads one when a page is about it."""
+    next call wakes it), leaving (its pod ends) or failed. `read` gives the manifest of a digest: who knows thousands
+    of functions holds no manifest, which is 10 KB, and reads one when a page is about it."""
 
     function: str
     model: str
@@ -36,8 +36,8 @@ class Entry(msgspec.Struct, frozen=True):
 
     @property
     def ready(self) -> bool:
-        """Whether a call would be answered, at once or after waking a worker."""
-        return self.state != "failed"
+        """Whether a call would be answered, at once or after waking a worker, and should come."""
+        return self.state not in ("failed", "leaving")
 
 
 Table = Mapping[str, Entry]  # by function name

@@ -181,6 +181,11 @@ class Meter(_FeatureMeter):
     def __repr__(self) -> str:
         return f"Meter(inflight={self.inflight}, connections={int(self._values[self._connections])})"
 
+    @property
+    def last(self) -> float:
+        """Monotonic seconds at which the last call began; 0.0: none has."""
+        return float(self._values[self._activity])
+
     def begin(self, now: float) -> None:
         """A call is being answered from now on. `now`: monotonic seconds."""
         self.inflight += 1

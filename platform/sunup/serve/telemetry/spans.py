@@ -4,7 +4,8 @@ One SERVER span per call (https://opentelemetry.io/docs/specs/semconv/http/http-
 traceparent, with a child for every stage that took time. The stages were measured anyway, so their spans are made when
 the call is over: they lie end to end from its beginning, but for `encode`, which ends with it; what lies between is
 waiting that belongs to no stage. A call that woke its worker begins when the door got it: hold, fork, load and prove
-come before decode. Sampling, limits, queue sizes and the collector are what OpenTelemetry's variables say.
+come before decode; the first of a pod begins when that was started. Sampling, limits, queue sizes and the collector are
+what OpenTelemetry's variables say.
 """
 
 import os
@@ -27,7 +28,7 @@ from sunup.limits import SPANS_FLUSH_SECONDS_MAX
 from sunup.types import Timings
 
 _STAGES: Final = ("decode", "lookup", "batch", "execute")
-_COLD: Final = ("hold", "fork", "load", "prove")
+_COLD: Final = ("hold", "fork", "process", "import", "load", "prove", "listen")
 
 
 class Sending:
