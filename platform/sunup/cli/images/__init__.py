@@ -1,0 +1,1 @@
+"""`platform image`: container images."""

@@ -1,0 +1,1 @@
+"""The engine `kubernetes`: functions as Knative Services, streams on KEDA. Read engine.py."""
