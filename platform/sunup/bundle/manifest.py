@@ -59,6 +59,16 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     timeout_s: float = TIMEOUT_SECONDS_DEFAULT
 
 
+class Kubernetes(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """[kubernetes] of function.toml. `cpu`, `memory`: quantities as Kubernetes writes them, "" for the default: what a
+    pod asks for; of memory also the most it may use. `visibility`: who can reach it. `gpu`: how many GPUs it has."""
+
+    cpu: str = ""
+    memory: str = ""
+    visibility: Literal["public", "cluster"] = "public"
+    gpu: int = 0
+
+
 _TOPIC: Final = r"^[a-zA-Z0-9._-]{0,249}$"  # what Kafka takes for a name; "" is resolved from the function's name
 
 
@@ -176,6 +186,7 @@ class Manifest(msgspec.Struct, frozen=True):
     log: LogSpec | None = None
     aggregates: tuple[str, ...] = ()
     beside: tuple[str, ...] = ()
+    kubernetes: Kubernetes | None = None
 
     @property
     def rows(self) -> tuple[Field, ...]:

@@ -180,9 +180,6 @@ def _freeze(
     if handler is not None:
         hooks, response, tried = add_handler(staged, handler, result=result, fields=columns, response=response)
         example = {**tried, **example}
-    names = [MODEL, WARMUP, PARITY, *files_of(staged)]
-    names += [name for name in (FEATURES, FEATURES_CODE, TRAINING) if (staged / name).exists()]
-    names += RETRIEVAL_FILES.values() if retrieval else []
     given = {**result.example, **example}
     manifest = Manifest(
         format=FORMAT,
@@ -200,7 +197,7 @@ def _freeze(
             field.name: given.get(field.name, _some(field, given.get(row.name)))
             for field, row in zip(spec.request, spec.rows, strict=True)
         },
-        files={name: digest_file(staged / name) for name in sorted(names)},
+        files={name: digest_file(staged / name) for name in sorted(_names(staged, retrieval))},
         stream=spec.stream,
         accept_difference=result.accepted,
         handler=hooks,
@@ -210,8 +207,16 @@ def _freeze(
         log=spec.features.log if spec.features else None,
         aggregates=aggregates,
         beside=beside,
+        kubernetes=spec.kubernetes,
     )
     (staged / MANIFEST).write_bytes(msgspec.json.format(msgspec.json.encode(manifest), indent=2) + b"\n")
+
+
+def _names(staged: Path, retrieval: Retrieval | None) -> list[str]:
+    """The files the manifest names."""
+    names = [MODEL, WARMUP, PARITY, *files_of(staged)]
+    names += [name for name in (FEATURES, FEATURES_CODE, TRAINING) if (staged / name).exists()]
+    return names + (list(RETRIEVAL_FILES.values()) if retrieval else [])
 
 
 def _handler_key(handler: Source | None) -> list[Any] | None:

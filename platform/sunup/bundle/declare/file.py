@@ -11,6 +11,7 @@ import msgspec
 
 from sunup.bundle.declare.cache import CacheTable, cache_spec
 from sunup.bundle.declare.image import ImageTable, image_spec
+from sunup.bundle.declare.kubernetes.table import KubernetesTable, kubernetes_spec
 from sunup.bundle.declare.lines import Lines, closest
 from sunup.bundle.declare.quantity import BYTES, declared, format_bytes, format_seconds
 from sunup.bundle.declare.ranking import request_fields
@@ -94,6 +95,7 @@ class _File(msgspec.Struct):
     stream: StreamSpec | None = None
     rank: RankSpec | None = None
     cache: CacheTable | None = None
+    kubernetes: KubernetesTable | None = None
 
 
 _TABLES: Final[Mapping[str, type[msgspec.Struct] | None]] = {
@@ -108,6 +110,7 @@ _TABLES: Final[Mapping[str, type[msgspec.Struct] | None]] = {
     "stream": StreamSpec,
     "rank": RankSpec,
     "cache": CacheTable,
+    "kubernetes": KubernetesTable,
 }
 
 
@@ -201,6 +204,7 @@ def _resolve(file: _File, where: Lines, name: str) -> Spec:
         image=image_spec(file.image, file.request, where),
         rank=file.rank,
         cache=cache_spec(file.cache, where),
+        kubernetes=kubernetes_spec(file.kubernetes, where),
     )
 
 

@@ -5,7 +5,7 @@ from typing import Annotated, Final, Literal
 
 import msgspec
 
-from sunup.bundle.manifest import Limits, LogSpec, Scale, StreamSpec, row_fields
+from sunup.bundle.manifest import Kubernetes, Limits, LogSpec, Scale, StreamSpec, row_fields
 from sunup.limits import CANDIDATES_MAX, FEATURE_DEADLINE_MS_DEFAULT
 from sunup.types import CacheSpec, Decision, Field, ImageSpec
 
@@ -72,6 +72,7 @@ class Spec(msgspec.Struct, frozen=True):
     image: ImageSpec | None = None
     rank: RankSpec | None = None
     cache: CacheSpec | None = None
+    kubernetes: Kubernetes | None = None
 
     @property
     def items(self) -> tuple[str, str]:

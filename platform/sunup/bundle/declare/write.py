@@ -7,6 +7,7 @@ import msgspec
 
 from sunup.bundle.declare.cache import table as cache_table
 from sunup.bundle.declare.image import derived, table
+from sunup.bundle.declare.kubernetes.table import table as kubernetes_table
 from sunup.bundle.declare.quantity import format_bytes, format_seconds
 from sunup.bundle.declare.scale import table as scale_table
 from sunup.bundle.declare.spec import NAME, TOLERANCE_DEFAULT, ResponseSpec, Spec
@@ -61,6 +62,8 @@ def write(spec: Spec) -> str:
         lines += [f'timeout = "{format_seconds(spec.limits.timeout_s)}"']
     if spec.stream:
         lines += ["", *stream_table(spec.stream)]
+    if spec.kubernetes:
+        lines += ["", *kubernetes_table(spec.kubernetes)]
     return "\n".join(lines) + "\n"
 
 
