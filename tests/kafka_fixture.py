@@ -19,6 +19,7 @@ from kafka.consumer.fetcher import ConsumerRecord
 from tests.ports import free_port
 
 SCRIPT: Final = Path(__file__).resolve().parent.parent / "infra" / "kafka.sh"
+LOOPBACK: Final = "127.0.0.1"
 START_SECONDS_MAX: Final = 60.0  # s; 1.5 alone on a machine, and after a crash 3 more until the broker is let in again
 STOP_SECONDS_MAX: Final = 30.0
 REPLY_SECONDS_MAX: Final = 30.0
@@ -34,15 +35,20 @@ Message: TypeAlias = tuple[bytes | None, bytes | None, Sequence[tuple[str, bytes
 class KafkaServer:
     """One broker. `properties` are Kafka's, with `_` for each dot: `KafkaServer(folder, **WITH_ACLS)`."""
 
-    def __init__(self, folder: Path, **properties: object) -> None:
+    def __init__(self, folder: Path, host: str = LOOPBACK, /, **properties: object) -> None:
         self.folder = folder
+        self.host = host
         self.port = free_port()
+        if host != LOOPBACK:
+            here = f"PLAINTEXT://{host}:{self.port}"
+            listeners = {"listeners": f"{here},CONTROLLER://127.0.0.2:{self.port - 1}", "advertised_listeners": here}
+            properties = {**listeners, **properties}
         self._properties = [f"{name.replace('_', '.')}={value}" for name, value in properties.items()]
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
     def servers(self) -> str:
-        return f"127.0.0.1:{self.port}"
+        return f"{self.host}:{self.port}"
 
     @property
     def pid(self) -> int:
@@ -107,7 +113,8 @@ class KafkaServer:
         try:
             # From another address: from its own, the kernel may choose the very port that is tried, and then it answers
             # itself and takes the broker's place.
-            socket.create_connection(("127.0.0.1", self.port), 1, source_address=("127.0.0.3", 0)).close()
+            source = ("127.0.0.3", 0) if self.host == LOOPBACK else None
+            socket.create_connection((self.host, self.port), 1, source_address=source).close()
         except OSError:
             return False
         return True

@@ -9,7 +9,7 @@ from typing import Any, Final
 import pytest
 from kafka import KafkaAdminClient
 from kafka.admin import UserScramCredentialUpsertion
-from tests.kafka_fixture import BACKOFF, KafkaServer
+from tests.kafka_fixture import BACKOFF, LOOPBACK, KafkaServer
 from tests.ports import free_port
 
 USER: Final = "scorer"
@@ -19,9 +19,9 @@ SCRAM: Final = ("SCRAM-SHA-256", "SCRAM-SHA-512")
 
 
 class Certificates:
-    """An authority, a broker's certificate for 127.0.0.1, a client's whose key has a password; another authority."""
+    """An authority, a broker's certificate for `host`, a client's whose key has a password; another authority."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, host: str = LOOPBACK) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self._folder = folder
         self.ca, self.stranger = folder / "ca.pem", folder / "stranger.pem"
@@ -30,7 +30,7 @@ class Certificates:
                 *("req", "-x509", *self._new_key(authority.with_suffix(".key")), "-nodes", "-days", "2"),
                 *("-subj", f"/CN={authority.stem}", "-addext", "keyUsage=keyCertSign", "-out", authority),
             )
-        self.server, self.server_key = self._signed("server", "IP:127.0.0.1")
+        self.server, self.server_key = self._signed("server", f"IP:{host}")
         self.elsewhere, self.elsewhere_key = self._signed("elsewhere", "DNS:kafka.example")
         self.client, plain = self._signed("client", "DNS:client")
         self.client_key = folder / "client-secret.key"
@@ -64,10 +64,10 @@ class Certificates:
 class SecuredKafka(KafkaServer):
     """One broker with a listener for each way in. `ways`: protocol -> "host:port"; `servers` is the open one."""
 
-    def __init__(self, folder: Path) -> None:
-        self.certificates = Certificates(folder / "certificates")
-        self.ways = {name: f"127.0.0.1:{free_port()}" for name in ("SASL_SSL", "SASL_PLAINTEXT", "SSL", "ELSEWHERE")}
-        super().__init__(folder)
+    def __init__(self, folder: Path, host: str = LOOPBACK) -> None:
+        self.certificates = Certificates(folder / "certificates", host)
+        self.ways = {name: f"{host}:{free_port()}" for name in ("SASL_SSL", "SASL_PLAINTEXT", "SSL", "ELSEWHERE")}
+        super().__init__(folder, host)
         listeners = {"PLAINTEXT": self.servers, **self.ways}
         shown = ",".join(f"{name}://{at}" for name, at in listeners.items())
         self._properties += [f"{name}={value}" for name, value in self._settings().items()]

@@ -1,0 +1,3 @@
+module sunup.dev/cluster/small
+
+go 1.26.0
