@@ -9,7 +9,14 @@ import pytest
 for _name in ("COLUMNS", "LINES"):  # readline leaves them to the sessions that pytest-xdist starts: nobody meant them
     os.environ.pop(_name, None)
 
-pytest_plugins = ["tests.engine_fixture", "tests.fraud_fixture", "tests.kafka_fixture", "tests.recommend_fixture"]
+pytest_plugins = [
+    "tests.engine_fixture",
+    "tests.fraud_fixture",
+    "tests.image_parts",
+    "tests.kafka_fixture",
+    "tests.recommend_fixture",
+    "tests.registry_server",
+]
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -275,7 +275,10 @@ def test_no_file_names_a_registry_host_or_a_place_on_one_machine() -> None:
             assert not pattern.search(line), f"{shown(path)}:{number}: {line.strip()[:100]}"
 
 
-@pytest.mark.parametrize("module", ["serve.worker", "serve.nursery", "serve.streams.worker", "serve.streams.watcher"])
+FRESH: Final = ("worker", "nursery", "streams.worker", "streams.watcher", "pod.__main__", "pod.calls", "pod.stream")
+
+
+@pytest.mark.parametrize("module", [f"serve.{name}" for name in FRESH])
 def test_a_fresh_worker_imports_only_what_it_is_allowed(module: str) -> None:
     assert imported(f"import sunup.{module}") <= WORKER_MODULES
 

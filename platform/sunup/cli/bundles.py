@@ -52,12 +52,17 @@ def inspect(what: str, as_json: bool, project: Project) -> None:
 
     DIGEST may be cut short as long as it is the only one that begins so.
     """
-    folder = Path(what) if (Path(what) / MANIFEST).is_file() else _find(Store(project.bundles), project, what)
+    folder = bundle_folder(project, what)
     facts = examine(folder)
     if as_json:
         show_json({"path": str(folder), **facts})
     else:
         _show(folder, read_manifest(folder), facts)
+
+
+def bundle_folder(project: Project, what: str) -> Path:
+    """The bundle that is meant by a folder, or by the beginning of a digest. Raises UsageError."""
+    return Path(what) if (Path(what) / MANIFEST).is_file() else _find(Store(project.bundles), project, what)
 
 
 def _find(store: Store, project: Project, start: str) -> Path:

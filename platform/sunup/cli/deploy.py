@@ -16,6 +16,8 @@ from sunup.bundle.manifest import FEATURES
 from sunup.bundle.store import MANIFEST, Store, read_manifest
 from sunup.cli.bulk.deploy import deploy_many, takes
 from sunup.cli.client import Asker, Resident
+from sunup.cli.cluster.deploy import check_cluster, deploy_to_cluster
+from sunup.cli.cluster.place import Place, Wishes, delivering, placing
 from sunup.cli.engine import ensure, running
 from sunup.cli.streams.broker import broker_settings
 from sunup.cli.terminal import Stages, accepting, options, show_json, show_note, stages
@@ -34,9 +36,19 @@ FEATURES_URL = "FEATURES_URL"  # where workers read features, instead of what th
 @accepting
 @click.option("--follow", is_flag=True, help="Deploy again, by itself, whenever the alias moves.")
 @click.option("--no-start", is_flag=True, help="Refuse when no engine runs, instead of starting one.")
+@delivering
+@placing
 @options()
 def deploy(
-    *, given: tuple[str, ...], accept: float, follow: bool, no_start: bool, as_json: bool, project: Project
+    *,
+    given: tuple[str, ...],
+    accept: float,
+    follow: bool,
+    no_start: bool,
+    wishes: Wishes,
+    place: Place,
+    as_json: bool,
+    project: Project,
 ) -> None:
     """Turn a registered model into a live function.
 
@@ -47,43 +59,24 @@ def deploy(
 
     With --follow and an alias, the engine looks once a second where the alias points, and deploys by itself what it is
     moved to. Deploying the function again without --follow ends that.
+
+    With --engine kubernetes it runs on a cluster, as a Knative Service; the revision before serves until the new one is
+    ready, and goes on where that fails.
     """
     what = given[0]
     _check(given, accept, follow=follow)
+    if place.is_cluster:
+        check_cluster(given, follow=follow)
+        deploy_to_cluster(project, place, wishes, lambda shown: prepare(project, what, shown, accept), as_json=as_json)
+        return
+    if wishes.canary is not None or wishes.dry_run:
+        raise UsageError("--canary and --dry-run are for clusters: add --engine kubernetes.")
     if no_start:
         running(project)
     if len(given) > 1:
         deploy_many(project, list(map(Path, given)), no_start=no_start, as_json=as_json, features=_settings)
         return
-    began = time.monotonic()
-    with stages(quiet=as_json) as shown:
-        built = _take(project, Path(what), shown) if _is_bundle(what) else build(project, what, shown, accept)
-        proof = read_proof(project.bundles / built["digest"])
-        settings, note = worker_settings(project, built, os.environ)
-        engine = ensure(project, shown, may_start=not no_start)
-        result = engine.deploy(
-            built["function"],
-            built["digest"],
-            settings=settings,
-            on_event=lambda event: _show_engine(shown, event),
-            follow=_wish(project, what, built) if follow else None,
-        )
-        shown.stop()
-        seconds = time.monotonic() - began
-        facts = {
-            **result,
-            "seconds": round(seconds, 4),
-            "stages": shown.seconds,
-            "plan": read_manifest(project.bundles / built["digest"]).files.get(FEATURES),
-            "parity": msgspec.to_builtins(proof),
-            "curl": curl(project, built["digest"], result["url"], key=remembered(project).api_keys is not None),
-            **({"stream": settings[STREAM_BROKER]} if STREAM_BROKER in settings else {}),
-        }
-    _tell(built.get("note"), note, _following(result))
-    if as_json:
-        show_json(facts)
-    else:
-        _show(facts, proof, seconds)
+    _deploy_here(project, what, accept, follow=follow, no_start=no_start, as_json=as_json)
 
 
 @click.command()
@@ -137,6 +130,44 @@ def example(folder: Path) -> dict[str, Any]:
     """One request record that a bundle's function answers."""
     record: dict[str, Any] = json.loads((folder / MANIFEST).read_bytes())["example"]
     return record
+
+
+def _deploy_here(project: Project, what: str, accept: float, *, follow: bool, no_start: bool, as_json: bool) -> None:
+    """Deploy to this machine's engine."""
+    began = time.monotonic()
+    with stages(quiet=as_json) as shown:
+        built, settings, note = prepare(project, what, shown, accept)
+        proof = read_proof(project.bundles / built["digest"])
+        engine = ensure(project, shown, may_start=not no_start)
+        result = engine.deploy(
+            built["function"],
+            built["digest"],
+            settings=settings,
+            on_event=lambda event: _show_engine(shown, event),
+            follow=_wish(project, what, built) if follow else None,
+        )
+        shown.stop()
+        seconds = time.monotonic() - began
+        facts = {
+            **result,
+            "seconds": round(seconds, 4),
+            "stages": shown.seconds,
+            "plan": read_manifest(project.bundles / built["digest"]).files.get(FEATURES),
+            "parity": msgspec.to_builtins(proof),
+            "curl": curl(project, built["digest"], result["url"], key=remembered(project).api_keys is not None),
+            **({"stream": settings[STREAM_BROKER]} if STREAM_BROKER in settings else {}),
+        }
+    _tell(built.get("note"), note, _following(result))
+    if as_json:
+        show_json(facts)
+    else:
+        _show(facts, proof, seconds)
+
+
+def prepare(project: Project, what: str, shown: Stages, accept: float) -> tuple[dict[str, Any], dict[str, str], str]:
+    """What is given as a bundle in the store; settings of its workers, and a line about its stream."""
+    built = _take(project, Path(what), shown) if _is_bundle(what) else build(project, what, shown, accept)
+    return built, *worker_settings(project, built, os.environ)
 
 
 def _check(given: tuple[str, ...], accept: float, *, follow: bool) -> None:

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 import click
 
+from sunup.cli.cluster.place import Place, Wishes, cluster_engine, placing
 from sunup.cli.engine import running
 from sunup.cli.terminal import milliseconds, options, pairs, show_json, show_note, show_table, timings
 from sunup.errors import CommandError, UsageError
@@ -23,15 +24,22 @@ COLD = ("hold", "fork", "load", "prove")
 @click.command()
 @click.argument("function")
 @click.argument("record", metavar="JSON|@FILE|-")
+@click.option(
+    "--gateway", envvar="SUNUP_GATEWAY", metavar="URL", help="Cluster: its gateway. [default: the function's URL]"
+)
+@placing
 @options()
-def call(function: str, record: str, as_json: bool, project: Project) -> None:
+def call(*, function: str, record: str, gateway: str | None, place: Place, as_json: bool, project: Project) -> None:
     """Make one prediction and show where its time went.
 
     The record is JSON, @FILE, or - for standard input; a list of records gets a list of predictions. Where the engine
     wants a key, it is taken from SUNUP_API_KEY.
     """
     body = _read(record)
-    answer = post(f"{_address(project)}/functions/{function}", body)
+    if place.is_cluster:
+        answer = post(_cluster_url(project, place, function), body, gateway)
+    else:
+        answer = post(f"{_address(project)}/functions/{function}", body)
     if answer.status != 200:
         error = answer.body.get("error", {}) if isinstance(answer.body, dict) else {}
         hint = error.get("hint")
@@ -46,9 +54,17 @@ def call(function: str, record: str, as_json: bool, project: Project) -> None:
 @click.argument("function")
 @click.option("-f", "--follow", is_flag=True, help="Go on printing what comes.")
 @click.option("-n", "--lines", default=100, show_default=True, help="How many lines from the end.")
+@placing
 @options(facts=False)
-def logs(function: str, follow: bool, lines: int, project: Project) -> None:
-    """Print a function's log: one JSON object a line."""
+def logs(function: str, follow: bool, lines: int, place: Place, project: Project) -> None:
+    """Print a function's log: one JSON object a line.
+
+    On a cluster: the log of each of its pods, and of a container that ended badly before.
+    """
+    if place.is_cluster:
+        for line in cluster_engine(project, place).logs(function, lines, follow=follow):
+            click.echo(line)
+        return
     path = running(project).logs(function)
     sys.stdout.flush()
     # tail(1) knows how to follow a file through its rotation.
@@ -58,10 +74,15 @@ def logs(function: str, follow: bool, lines: int, project: Project) -> None:
 @click.command()
 @click.argument("function")
 @click.option("--to", "revision", type=int, metavar="REVISION", help="Which one. [default: the one before]")
+@click.option("--force", is_flag=True, help="Cluster: take over fields that others have changed.")
+@placing
 @options()
-def rollback(function: str, revision: int | None, as_json: bool, project: Project) -> None:
+def rollback(
+    *, function: str, revision: int | None, force: bool, place: Place, as_json: bool, project: Project
+) -> None:
     """Route an earlier revision again; it is proven first, and no request is dropped."""
-    result = running(project).rollback(function, revision)
+    engine = cluster_engine(project, place, Wishes(force=force)) if place.is_cluster else running(project)
+    result = engine.rollback(function, revision)
     if as_json:
         show_json(result)
     else:
@@ -72,10 +93,12 @@ def rollback(function: str, revision: int | None, as_json: bool, project: Projec
 
 @click.command()
 @click.argument("function")
+@placing
 @options()
-def remove(function: str, as_json: bool, project: Project) -> None:
+def remove(function: str, place: Place, as_json: bool, project: Project) -> None:
     """Stop serving a function and forget its revisions. Its bundles stay in the store."""
-    result = running(project).remove(function)
+    engine = cluster_engine(project, place) if place.is_cluster else running(project)
+    result = engine.remove(function)
     if as_json:
         show_json(result)
     else:
@@ -91,20 +114,23 @@ class Answer(NamedTuple):
     seconds: float
 
 
-def post(url: str, body: bytes) -> Answer:
-    """One POST of JSON. Raises CommandError when nothing answers."""
-    parts = urlsplit(url)
-    connection = http.client.HTTPConnection(parts.netloc, timeout=CALL_SECONDS_MAX)
+def post(url: str, body: bytes, gateway: str | None = None) -> Answer:
+    """One POST of JSON. `gateway`: where to send it, with the URL's host in its head. Raises CommandError when nothing
+    answers."""
+    parts, way = urlsplit(url), urlsplit(gateway or url)
+    connect = http.client.HTTPSConnection if way.scheme == "https" else http.client.HTTPConnection
+    connection = connect(way.netloc, timeout=CALL_SECONDS_MAX)
     began = time.perf_counter()
     try:
         key = os.environ.get(API_KEY)
-        headers = {"x-api-key": key} if key else {}
-        connection.request("POST", parts.path, body, {"content-type": "application/json", **headers})
+        headers = {"host": parts.netloc, "content-type": "application/json", **({"x-api-key": key} if key else {})}
+        connection.request("POST", parts.path, body, headers)
         response = connection.getresponse()
         data = response.read()
         seconds = time.perf_counter() - began
     except (OSError, http.client.HTTPException) as error:
-        raise CommandError(f"{url} did not answer: {error}. `platform status` shows what is wrong.") from error
+        where = f"{gateway} did not answer for {url}" if gateway else f"{url} did not answer"
+        raise CommandError(f"{where}: {error}. `platform status` shows what is wrong.") from error
     finally:
         connection.close()
     try:
@@ -132,6 +158,13 @@ def _address(project: Project) -> str:
         raise CommandError("The engine has just ended. Start it again with `platform up --detach`.")
     url: str = address["url"]
     return url
+
+
+def _cluster_url(project: Project, place: Place, function: str) -> str:
+    url = cluster_engine(project, place).status(function)["functions"][0]["url"]
+    if not url:
+        raise CommandError(f"{function} has no URL yet. `platform status{place.options()}` shows what it waits for.")
+    return str(url)
 
 
 def _read(record: str) -> bytes:

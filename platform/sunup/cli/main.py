@@ -35,10 +35,13 @@ COMMANDS: Final = {
     "stream": Entry("streams.command", "Look after the topics functions score."),
     "keys": Entry("access.keys", "Make, list and revoke the keys of callers."),
     "features": Entry("features.command", "Look after the features functions are served with."),
+    "render": Entry("cluster.render", "Write a function's Kubernetes objects as YAML, for GitOps."),
+    "promote": Entry("cluster.promote", "Give all calls to the revision that is tried with --canary."),
     "rollback": Entry("functions", "Route an earlier revision again."),
     "remove": Entry("functions", "Stop serving a function."),
     "down": Entry("engine", "Stop the local engine and every worker."),
     "bundle": Entry("bundles", "Build a bundle without deploying it."),
+    "image": Entry("images.command", "Make and push container images, without a container engine."),
     "inspect": Entry("bundles", "Show a bundle's manifest and parity proof."),
 }
 

@@ -111,6 +111,11 @@ class Stages:
     def __repr__(self) -> str:
         return f"Stages(now={self._name!r}, seconds={self.seconds})"
 
+    @property
+    def stage(self) -> str:
+        """The one under way, or ""."""
+        return self._name
+
     def begin(self, name: str, detail: str = "") -> None:
         """A stage begins; the one before it, if any, is done."""
         self.end()

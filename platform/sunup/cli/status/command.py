@@ -4,15 +4,16 @@ import json
 import sys
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import click
 
+from sunup.cli.cluster.place import Place, cluster_engine, placing
+from sunup.cli.cluster.screen import cluster_detail, cluster_overview
 from sunup.cli.engine import running
 from sunup.cli.status.rates import Rates
 from sunup.cli.status.screen import detail, overview
 from sunup.cli.terminal import console, options, show_json, show_note, when
-from sunup.engine.local.client import LocalEngine
 from sunup.errors import EngineError
 from sunup.settings import Project
 
@@ -26,16 +27,23 @@ _NOTHING: Final = "Nothing is deployed yet: platform deploy NAME"
 Show = Callable[[dict[str, Any]], None]
 
 
+class _Asked(Protocol):
+    """What is asked of either engine here."""
+
+    def status(self, function: str | None, *, latency: bool = False) -> dict[str, Any]: ...
+
+
 @click.command()
 @click.argument("function", required=False)
 @click.option("--watch", is_flag=True, help="Go on, a look a second, until Ctrl-C.")
+@placing
 @options()
-def status(function: str | None, watch: bool, as_json: bool, project: Project) -> None:
+def status(function: str | None, watch: bool, place: Place, as_json: bool, project: Project) -> None:
     """Show functions, revisions, workers and their figures (one FUNCTION: in detail).
 
     With --watch, requests per second, p50 and p99 are those of the last second; with --json it prints one line a look.
     """
-    engine = running(project)
+    engine: _Asked = cluster_engine(project, place) if place.is_cluster else running(project)
     if watch:
         engine.status(function)  # an unknown function is an error now, not an empty screen
         _watch(engine, function, as_json=as_json)
@@ -45,13 +53,13 @@ def status(function: str | None, watch: bool, as_json: bool, project: Project) -
         show_json(facts)
         return
     _print(_parts(facts, function))
-    if trouble := facts["engine"]["access"].get("trouble"):
+    if trouble := facts["engine"].get("access", {}).get("trouble"):
         show_note(f"{trouble} The keys known before hold.")
     if not facts["functions"]:
         show_note(_NOTHING)
 
 
-def _watch(engine: LocalEngine, function: str | None, *, as_json: bool) -> None:
+def _watch(engine: _Asked, function: str | None, *, as_json: bool) -> None:
     """Look and show until Ctrl-C, which is how this ends and no failure."""
     try:
         if as_json:
@@ -64,7 +72,7 @@ def _watch(engine: LocalEngine, function: str | None, *, as_json: bool) -> None:
         return
 
 
-def _look(engine: LocalEngine, function: str | None, show: Show) -> None:
+def _look(engine: _Asked, function: str | None, show: Show) -> None:
     """Show what each look finds. Without an engine that is an `error`: it may come back."""
     rates, now = Rates(), time.monotonic()
     due = now
@@ -89,7 +97,7 @@ def _print(parts: "list[str | Table]") -> None:
             console(sys.stdout).print(part)
 
 
-def _live(engine: LocalEngine, function: str | None) -> None:
+def _live(engine: _Asked, function: str | None) -> None:
     from rich.console import Group  # rich costs 60 ms, and --help must not pay for it
     from rich.live import Live  # as above
     from rich.text import Text  # as above
@@ -109,8 +117,9 @@ def _parts(
 ) -> "list[str | Table]":
     if "error" in facts:
         return [facts["error"]]
-    parts = overview(facts, fold=fold, rows_max=rows_max)
+    on_cluster = facts["engine"].get("engine") == "kubernetes"
+    parts = (cluster_overview if on_cluster else overview)(facts, fold=fold, rows_max=rows_max)
     if function is not None:
         for one in facts["functions"]:
-            parts += detail(one, facts["engine"], fold=fold)
+            parts += cluster_detail(one, fold=fold) if on_cluster else detail(one, facts["engine"], fold=fold)
     return parts

@@ -4,6 +4,7 @@ from typing import Any
 
 import click
 
+from sunup.cli.cluster.place import Place, cluster_engine, placing
 from sunup.cli.engine import running
 from sunup.cli.terminal import options, show_json
 from sunup.settings import Project
@@ -16,22 +17,26 @@ _partitions = click.option(
 @click.command()
 @click.argument("function")
 @_partitions
+@placing
 @options()
-def pause(function: str, partitions: tuple[int, ...], as_json: bool, project: Project) -> None:
+def pause(function: str, partitions: tuple[int, ...], place: Place, as_json: bool, project: Project) -> None:
     """Read nothing more of a function's topic until `resume`; workers finish and commit what they have.
 
     It stays so when the engine is started again and when the function is deployed again.
     """
-    _show(running(project).pause(function, partitions or None), as_json)
+    engine = cluster_engine(project, place) if place.is_cluster else running(project)
+    _show(engine.pause(function, partitions or None), as_json)
 
 
 @click.command()
 @click.argument("function")
 @_partitions
+@placing
 @options()
-def resume(function: str, partitions: tuple[int, ...], as_json: bool, project: Project) -> None:
+def resume(function: str, partitions: tuple[int, ...], place: Place, as_json: bool, project: Project) -> None:
     """Read a paused topic on, from where its group stands."""
-    _show(running(project).resume(function, partitions or None), as_json)
+    engine = cluster_engine(project, place) if place.is_cluster else running(project)
+    _show(engine.resume(function, partitions or None), as_json)
 
 
 def _show(result: dict[str, Any], as_json: bool) -> None:

@@ -1,0 +1,1 @@
+"""What commands need where functions are on a Kubernetes cluster. Read place.py."""
