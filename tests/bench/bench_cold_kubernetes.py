@@ -18,7 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -64,9 +64,9 @@ def _measure(platform: Platform, folder: Path, options: argparse.Namespace) -> h
         ours.append([call_at_zero(platform) for _ in range(options.starts)])
         floor.append([_floor_at_zero(platform) for _ in range(options.starts)])
     every = [cold for each in ours for cold in each]
-    stages = {name: quantiles([cold.stages[name] for cold in every]) for name in STAGES}
-    pod = {name: quantiles([cold.pod[name] for cold in every]) for name in every[0].pod}
-    total, bare = quantiles([c.seconds for c in every]), quantiles([s for each in floor for s in each])
+    stages = {name: harness.quantiles([cold.stages[name] for cold in every]) for name in STAGES}
+    pod = {name: harness.quantiles([cold.pod[name] for cold in every]) for name in every[0].pod}
+    total, bare = harness.quantiles([c.seconds for c in every]), harness.quantiles([s for each in floor for s in each])
     print(f"{len(every)} calls at zero: p50 {total[0]:.2f} s, p95 {total[1]:.2f} s")
     print(f"floor: p50 {bare[0]:.2f} s, p95 {bare[1]:.2f} s")
     print("stages, s, p50 (p95): " + ", ".join(f"{name} {a:.2f} ({b:.2f})" for name, (a, b) in stages.items()))
@@ -154,12 +154,6 @@ def _namespace(cluster: Cluster) -> Iterator[None]:
         yield
     finally:
         cluster.kubectl("delete", "namespace", NAMESPACE)
-
-
-def quantiles(values: Sequence[float]) -> tuple[float, float]:
-    """The median and the 95th percentile."""
-    ordered = sorted(values)
-    return statistics.median(ordered), ordered[int(0.95 * (len(ordered) - 1))]
 
 
 if __name__ == "__main__":

@@ -15,7 +15,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -60,11 +59,11 @@ def _measure(bundle: Path, model: Path, folder: Path, rounds: int, starts: int) 
         stages += [stage for _, stage in took]
         floor.append([_bare(model) for _ in range(starts)])
     every = [seconds for each in ours for seconds in each]
-    p50, p95 = _quantiles(every)
+    p50, p95 = harness.quantiles(every)
     print(f"{len(every)} starts to a first answer: p50 {1e3 * p50:.0f} ms, p95 {1e3 * p95:.0f} ms")
-    spread = {name: _quantiles([one[name] for one in stages]) for name in stages[0]}
+    spread = {name: harness.quantiles([one[name] for one in stages]) for name in stages[0]}
     print("its own stages, ms, p50 (p95): " + ", ".join(f"{k} {a:.0f} ({b:.0f})" for k, (a, b) in spread.items()))
-    print(f"floor, imports and one row: p50 {1e3 * _quantiles([s for each in floor for s in each])[0]:.0f} ms")
+    print(f"floor, imports and one row: p50 {1e3 * harness.quantiles([s for each in floor for s in each])[0]:.0f} ms")
     medians = [statistics.median(each) for each in ours], [statistics.median(each) for each in floor]
     return harness.Report(
         "pod-start",
@@ -102,12 +101,6 @@ def _bare(model: Path) -> float:
     began = time.monotonic()
     subprocess.run([sys.executable, "-c", FLOOR, str(model)], check=True)
     return time.monotonic() - began
-
-
-def _quantiles(values: Sequence[float]) -> tuple[float, float]:
-    """The median and the 95th percentile."""
-    ordered = sorted(values)
-    return statistics.median(ordered), ordered[int(0.95 * (len(ordered) - 1))]
 
 
 if __name__ == "__main__":

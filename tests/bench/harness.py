@@ -108,6 +108,12 @@ def ratio_goal(id: str, goal: float, ours: Sequence[float], other: Sequence[floa
     return Goal(id, goal, middle, low, high, least)
 
 
+def quantiles(values: Sequence[float]) -> tuple[float, float]:
+    """The median and the 95th percentile."""
+    ordered = sorted(values)
+    return statistics.median(ordered), ordered[int(0.95 * (len(ordered) - 1))]
+
+
 def pin(pids: Iterable[int], core: int) -> None:
     """Keep processes, and all their threads, on one core."""
     for pid in pids:

@@ -7,7 +7,6 @@ themselves, by writing the status that they want to see.
 import json
 import os
 import shutil
-import socket
 import ssl
 import subprocess
 import time
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import yaml
+from tests.ports import free_port
 
 BUILD: Final = Path(__file__).resolve().parents[2] / "infra" / "cluster" / "build.sh"
 GROUPS: Final = ("serving.knative.dev", "keda.sh")
@@ -37,7 +37,7 @@ def parts() -> dict[str, Path]:
 def api_server(folder: Path, program: Path, definitions: Path) -> Iterator[Path]:
     """The kubeconfig of an API server that runs meanwhile. `program`: the one of many names; `definitions`: a YAML file
     with definitions of kinds, of which those of GROUPS are made."""
-    store, peer, port = _free(), _free(), _free()
+    store, peer, port = free_port(), free_port(), free_port()
     (folder / "tokens.csv").write_text(f"{ADMIN},admin,admin,system:masters\n")
     key = folder / "accounts.key"
     subprocess.run(["openssl", "genrsa", "-out", key, "2048"], check=True, capture_output=True)
@@ -137,10 +137,3 @@ def _running(command: Sequence[str], log: Path) -> Iterator[None]:
     finally:
         process.kill()
         process.wait()
-
-
-def _free() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-    return port
