@@ -269,6 +269,7 @@ ROLLOUT_STUCK_SECONDS: Final = 10.0  # s trouble that may pass by itself may las
 ROLLOUT_ROUTE_SECONDS_MAX: Final = 60.0  # s until the gateway sends calls where it was told to; a second, usually
 ROLLOUT_LOG_LINES: Final = 20  # last lines of a container that ended, told with the reason
 REMOVE_SECONDS_MAX: Final = 120.0  # s until pods of a removed function are gone; each has POD_GRACE_SECONDS
+PAUSE_SECONDS_MAX: Final = 60.0  # s until KEDA has ended the workers of a stream; each has KUBERNETES_GRACE_SECONDS
 CLUSTER_REVISIONS_KEPT: Final = 10  # revisions of a function kept on a cluster for rollback, with their Secrets
 CLUSTER_LOG_LINES_QUEUED: Final = 10_000  # lines read of pods and not printed yet; a reader that is slower slows them
 CLUSTER_LOG_LOOK_SECONDS: Final = 1.0  # s between looks for new pods while logs are followed

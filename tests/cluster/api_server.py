@@ -57,6 +57,8 @@ def api_server(folder: Path, program: Path, definitions: Path) -> Iterator[Path]
         f"--token-auth-file={folder / 'tokens.csv'}", "--service-account-issuer=https://kubernetes.default.svc",
         f"--service-account-key-file={key}", f"--service-account-signing-key-file={key}",
         "--disable-admission-plugins=ServiceAccount",
+        # Where there is no route to anywhere it finds no address of its own to tell others; nobody asks for it.
+        "--advertise-address=127.0.0.1", "--endpoint-reconciler-type=none",
     ]  # fmt: skip
     with _running(etcd, folder / "etcd.log"), _running(server, folder / "apiserver.log"):
         _until_ready(port)

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from sunup.engine.kubernetes.cluster.cluster import Cluster, Object
 from sunup.engine.kubernetes.cluster.kinds import path_of
+from sunup.engine.kubernetes.streams import is_paused
 from sunup.errors import ClusterError
 
 LOOK_SECONDS: Final = 0.02
@@ -119,7 +120,8 @@ class Controllers:
             self._write("Pod", self._cluster.apply(pod, force=True), outcome)
 
     def _scaled(self, scaled: Object) -> None:
-        self._write("ScaledObject", scaled, {"conditions": [READY]})
+        paused = {"type": "Paused", "status": "True" if is_paused(scaled) else "False"}
+        self._write("ScaledObject", scaled, {"conditions": [READY, paused]})
         deployment = self._cluster.get("Deployment", scaled["metadata"]["name"])
         if deployment is not None:
             self._write("Deployment", deployment, {"observedGeneration": deployment["metadata"]["generation"]})

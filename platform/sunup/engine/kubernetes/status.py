@@ -137,7 +137,8 @@ def _stream(its: Mapping[str, Sequence[Object]]) -> Facts:
         return {}
     scaled = its["ScaledObject"][0]
     trigger = scaled["spec"]["triggers"][0]["metadata"]
-    pods = [pod for pod in its["Pod"] if pod["metadata"]["labels"].get(COMPONENT) == "stream" and not is_leaving(pod)]
+    reading = [pod for pod in its["Pod"] if pod["metadata"]["labels"].get(COMPONENT) == "stream"]  # until they are gone
+    pods = [pod for pod in reading if not is_leaving(pod)]
     active = condition(scaled, "Active").get("status") == "True"
     works = "ready" if any(map(is_ready, pods)) else "starting" if pods or active else "cold"
     if is_paused(scaled):
@@ -153,7 +154,7 @@ def _stream(its: Mapping[str, Sequence[Object]]) -> Facts:
             "state": works,
             **({"reason": reason.sentence} if reason is not None else {}),
             "paused": "all" if is_paused(scaled) else [],
-            "workers": len(pods),
+            "workers": len(reading),
             "max_workers": scaled["spec"].get("maxReplicaCount"),
             "lag": _lag(its["HorizontalPodAutoscaler"], active=active),
         }

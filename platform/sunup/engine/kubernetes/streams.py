@@ -2,12 +2,15 @@
 beside it, so that a roll back or a promotion brings the stream along."""
 
 import json
+import time
 from typing import Any, Final
 
 from sunup.engine.kubernetes.cluster.cluster import Cluster, Object
 from sunup.engine.kubernetes.order import STREAM_KINDS
 from sunup.engine.kubernetes.rollout.objects import COMPONENT, differences, of
+from sunup.engine.kubernetes.rollout.reasons import condition
 from sunup.errors import ClusterError, UsageError
+from sunup.limits import PAUSE_SECONDS_MAX, ROLLOUT_LOOK_SECONDS
 
 PAUSED: Final = "autoscaling.keda.sh/paused-replicas"  # with "0" KEDA ends every pod and starts none
 PAUSING: Final = "sunup-pause"  # a field manager of its own: what is deployed later leaves the pause alone
@@ -69,14 +72,34 @@ def change(cluster: Cluster, wanted: Object, *, force: bool, judged: bool = True
 
 
 def pause(cluster: Cluster, function: str, *, paused: bool) -> dict[str, Any]:
-    """Have KEDA end every worker, or none any more. Raises UsageError for a function without a stream."""
+    """Have KEDA end every worker, and wait until none is left; or have it end none any more. Raises UsageError for a
+    function without a stream, ClusterError where KEDA or a worker does not do it in time."""
     found = cluster.select("ScaledObject", of(function))
     if not found:
         raise UsageError(f"{function} reads no topic in namespace {cluster.namespace}, so there is nothing to pause.")
     name = found[0]["metadata"]["name"]
     cluster.annotate("ScaledObject", name, {PAUSED: "0" if paused else None}, PAUSING)
-    pods = cluster.select("Pod", of_stream(function))
-    return {"function": function, "paused": "all" if paused else [], "workers": len(pods) if paused else 0}
+    if paused:
+        _until_none_reads(cluster, function, name)
+    return {"function": function, "paused": "all" if paused else [], "workers": 0}
+
+
+def _until_none_reads(cluster: Cluster, function: str, name: str) -> None:
+    """A worker that was told to end reads until it has; KEDA makes none any more from when it says Paused."""
+    until = time.monotonic() + PAUSE_SECONDS_MAX
+    while True:
+        held = condition(cluster.get("ScaledObject", name), "Paused").get("status") == "True"
+        left = [one["metadata"]["name"] for one in cluster.select("Pod", of_stream(function))]
+        if held and not left:
+            return
+        if time.monotonic() > until:
+            still = f"there is still {', '.join(left[:5])}" if held else "KEDA has not seen it"
+            raise ClusterError(
+                f"{function} is marked as paused, but after {PAUSE_SECONDS_MAX:.0f} s {still}. The mark stays. "
+                "`platform status` says when nobody reads any more; `kubectl describe scaledobject` and the log of "
+                "KEDA's operator say why it takes so long."
+            )
+        time.sleep(ROLLOUT_LOOK_SECONDS)  # the period of looking
 
 
 def of_stream(function: str) -> dict[str, str]:

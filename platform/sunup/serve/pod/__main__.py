@@ -4,12 +4,14 @@ It ends with 0 when it was told to (SIGTERM), else with a code of ending.Exit an
 """
 
 import os
+import signal
 
-# Before the imports: a pod is scaled by its container, and threads of numpy's libraries would only get in its way.
+if __name__ == "__main__":  # before the imports: a container's first process is not told what it has no handler for
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(0))  # nothing is in hand yet
+# Before them, too: a pod is scaled by its container, and threads of numpy's libraries would only get in its way.
 os.environ.update(OPENBLAS_NUM_THREADS="1", OMP_NUM_THREADS="1")
 
 import logging
-import signal
 import sys
 import time
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -27,7 +29,6 @@ if TYPE_CHECKING:  # see _run
 def main() -> NoReturn:
     """Entry point."""
     begun = time.clock_gettime(time.CLOCK_BOOTTIME)
-    signal.signal(signal.SIGTERM, lambda *_: os._exit(Exit.DONE))  # nothing is in hand yet
     try:
         _run(begun)
     except BaseException as error:  # whatever it is, somebody wants to know

@@ -135,7 +135,8 @@ _VOLUME: Final = Table(
 
 def pod(*, knative: bool) -> Table:
     """The spec of a worker's pod, within a Knative Service or a Deployment."""
-    own: dict[str, Rule] = {} if knative else {"terminationGracePeriodSeconds": _SECONDS}
+    others: dict[str, Rule] = {"terminationGracePeriodSeconds": _SECONDS, "shareProcessNamespace": boolean}
+    own = {} if knative else others
     return Table(
         {
             **dict.fromkeys(OPTIONAL, anything),

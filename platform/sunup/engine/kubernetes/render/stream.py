@@ -51,6 +51,8 @@ def _deployment(manifest: Manifest, digest: str, target: Target, settings: str |
     container["readinessProbe"] = probe("/ready", METRICS_PORT)
     container["livenessProbe"] = liveness("/live", METRICS_PORT)
     spec["terminationGracePeriodSeconds"] = KUBERNETES_GRACE_SECONDS
+    # Linux keeps from process 1 what it has no handler for yet: a pod told to end as it starts would read on.
+    spec["shareProcessNamespace"] = True
     found = labels(manifest, digest, "stream")
     template = {"metadata": {"labels": found, "annotations": model(manifest)}, "spec": spec}
     chosen = {"matchLabels": {key: found[key] for key in (FUNCTION, COMPONENT)}}  # what never changes
