@@ -1,10 +1,11 @@
 """cold-kubernetes: a function at zero on the test cluster, from a call through Kourier to its answer, in stages.
 
-    python -m tests.bench cold-kubernetes [--rounds 10] [--starts 2] [--load-seconds 10]
+    python -m tests.bench cold-kubernetes [--rounds 4] [--starts 5] [--load-seconds 10]
 
-Interleaved with it, the floor: the same calls at zero to a tiny Go server (dev.local/hello:1), which has nothing to
-start, so what it takes is Knative's, the scheduler's and the container runtime's. One absolute goal is a promise to
-users: from the start of the worker's process until it is ready at most 1 s (p95).
+A round has `starts` functions, which go to zero side by side. Interleaved with them, the floor: the same calls at zero
+to as many tiny Go servers (dev.local/hello:1), which have nothing to start, so what they take is Knative's, the
+scheduler's and the container runtime's. One absolute goal is a promise to users: from the start of the worker's process
+until it is ready at most 1 s (p95).
 
 Then wrk calls a function without a pause while a canary is promoted and rolled back: no answer may be missing or
 other than 200.
@@ -20,6 +21,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -43,8 +45,8 @@ ANNOTATIONS: Final = {
 
 def main() -> int:
     parser = argparse.ArgumentParser(description="calls at zero on the test cluster; wrk while a canary moves")
-    parser.add_argument("--rounds", type=int, default=10)
-    parser.add_argument("--starts", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=4)
+    parser.add_argument("--starts", type=int, default=5)
     parser.add_argument("--load-seconds", type=int, default=10)
     options = parser.parse_args()
     with _cluster() as cluster, tempfile.TemporaryDirectory() as name, _namespace(cluster):
@@ -55,14 +57,17 @@ def main() -> int:
 
 
 def _measure(platform: Platform, folder: Path, options: argparse.Namespace) -> harness.Report:
-    platform.deploy(bundle(folder, 1, scale=Scale(max=1, idle_s=6.0)))
-    platform.cluster.apply(_floor())
-    platform.cluster.until("the floor", lambda: platform.cluster.condition("ksvc", FLOOR, NAMESPACE) == "True")
+    names = [(f"score{number}", f"{FLOOR}{number}") for number in range(options.starts)]
+    for function, hello in names:
+        platform.deploy(bundle(folder, 1, function=function, scale=Scale(max=1, idle_s=6.0)))
+        platform.cluster.apply(_floor(hello))
+        platform.cluster.until("the floor", partial(_is_ready, platform, hello))
     ours: list[list[Cold]] = []
     floor: list[list[float]] = []
     for _ in range(options.rounds):
-        ours.append([call_at_zero(platform) for _ in range(options.starts)])
-        floor.append([_floor_at_zero(platform) for _ in range(options.starts)])
+        both = [(call_at_zero(platform, function), _floor_at_zero(platform, hello)) for function, hello in names]
+        ours.append([cold for cold, _ in both])
+        floor.append([seconds for _, seconds in both])
     every = [cold for each in ours for cold in each]
     stages = {name: harness.quantiles([cold.stages[name] for cold in every]) for name in STAGES}
     pod = {name: harness.quantiles([cold.pod[name] for cold in every]) for name in every[0].pod}
@@ -87,15 +92,19 @@ def _measure(platform: Platform, folder: Path, options: argparse.Namespace) -> h
     )
 
 
-def _floor_at_zero(platform: Platform) -> float:
-    until_zero(platform, FLOOR)
+def _floor_at_zero(platform: Platform, name: str) -> float:
+    until_zero(platform, name)
     began = time.monotonic()
-    status, _ = platform.cluster.ask(platform.host(FLOOR))
+    status, _ = platform.cluster.ask(platform.host(name))
     assert status == 200, status
     return time.monotonic() - began
 
 
-def _floor() -> dict[str, Any]:
+def _is_ready(platform: Platform, name: str) -> bool:
+    return platform.cluster.condition("ksvc", name, NAMESPACE) == "True"
+
+
+def _floor(name: str) -> dict[str, Any]:
     container = {
         "image": "dev.local/hello:1",
         "readinessProbe": {"httpGet": {"path": "/"}, "periodSeconds": 1},
@@ -104,7 +113,7 @@ def _floor() -> dict[str, Any]:
     return {
         "apiVersion": "serving.knative.dev/v1",
         "kind": "Service",
-        "metadata": {"name": FLOOR, "namespace": NAMESPACE},
+        "metadata": {"name": name, "namespace": NAMESPACE},
         "spec": {"template": {"metadata": {"annotations": ANNOTATIONS}, "spec": {"containers": [container]}}},
     }
 

@@ -79,8 +79,8 @@ def test_a_runtime_image_that_is_not_there(platform: Platform, tmp_path: Path) -
     ("options", "declared", "words"),
     [
         (["--keys-secret", "nobody"], {}, "nobody"),
-        (["--wait", "30"], {"cpu": "64"}, "no node takes its pod"),
-        (["--wait", "30"], {"gpu": 1}, "nvidia.com/gpu"),
+        (["--wait", "10"], {"cpu": "64"}, "no node takes its pod"),
+        (["--wait", "10"], {"gpu": 1}, "nvidia.com/gpu"),
         (["--canary", "20"], {}, "nothing of it serves yet"),
     ],
 )

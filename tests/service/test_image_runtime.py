@@ -4,7 +4,6 @@ to."""
 import base64
 import csv
 import hashlib
-import importlib.util
 import json
 import shutil
 import signal
@@ -32,7 +31,6 @@ from sunup.engine.kubernetes.image.runtime.cache import Cache
 from sunup.engine.kubernetes.image.runtime.debian import candidates
 from sunup.errors import ImageError
 
-POD = importlib.util.find_spec("sunup.serve.pod") is not None
 START_SECONDS_MAX = 60.0
 pytestmark = pytest.mark.timeout(900)  # apt and uv fetch 50 MB when nothing of it is there
 
@@ -223,7 +221,6 @@ def test_a_flat_image_has_the_bundle_where_pods_look(root: ImageRoot, bundle: Pa
     assert root.python(code).strip() == bundle.name
 
 
-@pytest.mark.skipif(not POD, reason="there is no sunup.serve.pod yet")
 def test_its_entrypoint_answers(root: ImageRoot, bundle: Path, tmp_path: Path) -> None:
     port, metrics = free_port(), free_port()
     given = {"PORT": str(port), "METRICS_PORT": str(metrics), "SUNUP_DIGEST": bundle.name}

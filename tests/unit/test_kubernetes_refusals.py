@@ -62,6 +62,7 @@ def test_each_refusal_has_its_sentence(answer: tuple[int, str], code: str, words
         ((500, status(500, 'failed calling webhook "a": connection refused')), True),
         ((500, status(500, "etcdserver: leader changed")), True),
         ((500, status(500, "nil pointer")), False),
+        ((500, status(500, ".spec.timeoutSecond: field not declared in schema")), False),
         ((403, status(403, FORBIDDEN)), False),
         ((409, status(409, OWNED)), False),
     ],

@@ -17,6 +17,7 @@ _RIGHT: Final = re.compile(
 )
 _WEBHOOK: Final = re.compile(r'admission webhook "(?P<name>[^"]+)" denied the request: (?P<why>.*)', re.DOTALL)
 _UNCALLED: Final = re.compile(r'failed calling webhook "(?P<name>[^"]+)"')
+_LATE: Final = re.compile(r"etcd|\btimeout\b|timed out", re.IGNORECASE)  # not a field such as timeoutSeconds
 _OWNER: Final = re.compile(r'conflicts? with "(?P<owner>[^"]+)"')
 _NAMESPACE: Final = re.compile(r'namespaces "(?P<name>[^"]+)" not found')
 _QUOTA: Final = re.compile(r"exceeded quota: (?P<what>.*?)(?:: spec\.template)?$", re.DOTALL)
@@ -36,7 +37,7 @@ def is_retried(status: int, body: str) -> bool:
     """Whether the same request may be answered in a moment."""
     if status == 500:  # also an answer of webhooks that run and refuse for good: only those that do not run come back
         said = str(_status(body).get("message", ""))
-        return bool(_UNCALLED.search(said)) or "etcd" in said or "timeout" in said.lower()
+        return bool(_UNCALLED.search(said) or _LATE.search(said))
     return status in RETRIED
 
 
