@@ -10,11 +10,12 @@ import msgspec
 
 from sunup.bundle.evidence import read_proof
 from sunup.bundle.handler.source import LOCK
-from sunup.bundle.manifest import FEATURES, Manifest
+from sunup.bundle.manifest import FEATURES, Kubernetes, Manifest
 from sunup.bundle.pack import inspect as examine
 from sunup.bundle.store import MANIFEST, Store, read_manifest
 from sunup.cli.deploy import build
 from sunup.cli.terminal import accepting, options, pairs, show_json, show_table, size, stages
+from sunup.engine.kubernetes.render.pod import GPU, resources
 from sunup.errors import UsageError
 from sunup.settings import Project
 
@@ -99,6 +100,16 @@ def _retrieval(manifest: Manifest, facts: dict[str, Any]) -> dict[str, str]:
     }
 
 
+def _kubernetes(asked: Kubernetes | None) -> dict[str, str]:
+    """What a pod of it asks for on a cluster, defaults filled in, and who can reach it; nothing without the table."""
+    if asked is None:
+        return {}
+    said = resources(asked)
+    gpus = f", gpu {said['limits'][GPU]}" if asked.gpu else ""
+    wanted = f"cpu {said['requests']['cpu']}, memory {said['limits']['memory']}{gpus}"
+    return {"kubernetes": f"{wanted}, visibility {asked.visibility}"}
+
+
 def _show(folder: Path, manifest: Manifest, facts: dict[str, Any]) -> None:
     model = manifest.model
     pairs(
@@ -114,6 +125,7 @@ def _show(folder: Path, manifest: Manifest, facts: dict[str, Any]) -> None:
             **({"read plan": facts["plan"]} if facts["plan"] else {}),
             **_handler(folder, manifest),
             **_retrieval(manifest, facts),
+            **_kubernetes(manifest.kubernetes),
             "example": json.dumps(manifest.example, default=str),
         }
     )
