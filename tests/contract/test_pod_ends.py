@@ -168,7 +168,7 @@ def test_a_bundle_that_cannot_be_written_to_is_served(bundle: Path, pods: Start,
 
 def test_told_to_end_while_it_starts_it_ends_with_0(bundle: Path, pods: Start) -> None:
     pod = pods(bundle)
-    # The signal has its handler when the log is set up; before that a container's first process ignores it.
+    # It has one before anything is imported; before that a container's first process does not get the signal.
     until(lambda: caught(pod.process.pid) & 1 << (signal.SIGTERM - 1) != 0, "a handler of SIGTERM")
     assert pod.stop() == 0
 
