@@ -140,7 +140,7 @@ def pod(*, knative: bool) -> Table:
     return Table(
         {
             **dict.fromkeys(OPTIONAL, anything),
-            **({} if knative else own),
+            **own,
             "serviceAccountName": dns_label,
             "automountServiceAccountToken": exactly(False),
             "enableServiceLinks": boolean,
