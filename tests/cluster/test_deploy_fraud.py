@@ -62,6 +62,7 @@ def test_answers_on_a_cluster_are_those_of_this_machine(fraud: Platform, kafka: 
     finally:
         local.run("down")  # the packager, too
     assert facts["digest"] == here["digest"]
+    print(f"deployed after {facts['seconds']:.1f} s")
     assert facts["seconds"] <= READY_SECONDS_MAX
     said = ask(fraud.cluster.gateway, records, fraud.host("fraud"))
     assert [one["decision"] for one in said] == [one["decision"] for one in expected]
