@@ -109,9 +109,10 @@ def _define(port: int, definitions: Path) -> None:
             one["spec"].pop("conversion", None)  # it is Knative's webhook that converts, and none runs
             ask(port, "POST", "/apis/apiextensions.k8s.io/v1/customresourcedefinitions", one)
     until = time.monotonic() + START_SECONDS_MAX
-    for path in ("/apis/serving.knative.dev/v1/services", "/apis/keda.sh/v1alpha1/scaledobjects"):
-        while not _answers(port, path):
-            assert time.monotonic() < until, f"{path} is not served"
+    for path, kind in (("/apis/serving.knative.dev/v1", "services"), ("/apis/keda.sh/v1alpha1", "scaledobjects")):
+        # Served first, and listed a moment later: who looks whether the cluster has KEDA reads the list.
+        while not (_answers(port, f"{path}/{kind}") and _lists(port, path, kind)):
+            assert time.monotonic() < until, f"{path}/{kind} is not served"
             time.sleep(0.1)  # the API server tells nobody
 
 
@@ -120,6 +121,10 @@ def _until_ready(port: int) -> None:
     while not _answers(port, "/readyz"):
         assert time.monotonic() < until, "the API server does not start"
         time.sleep(0.1)  # as above
+
+
+def _lists(port: int, path: str, kind: str) -> bool:
+    return kind in [one["name"] for one in json.loads(ask(port, "GET", path))["resources"]]
 
 
 def _answers(port: int, path: str) -> bool:

@@ -4,7 +4,9 @@ from pathlib import Path
 
 import pytest
 from tests.cluster.api_deploys import cluster, config, deploy, engine, knative, there, traffic, versions
+from tests.cluster.knative_double import Controllers
 
+from sunup.engine.kubernetes import streams
 from sunup.engine.kubernetes.cluster.cluster import Cluster
 from sunup.errors import ClusterError, UsageError
 
@@ -108,3 +110,14 @@ def test_the_stream_follows_the_revision_that_has_all_calls(cluster: Cluster, tm
     assert commands.resume("fraud", None)["paused"] == []
     with pytest.raises(UsageError, match="paused whole"):
         commands.pause("fraud", [1])
+
+
+def test_a_pause_that_keda_does_not_see_is_said_and_stays(
+    cluster: Cluster, knative: Controllers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deploy(cluster, "a", stream=True)
+    knative.holds = True
+    monkeypatch.setattr(streams, "PAUSE_SECONDS_MAX", 1.0)
+    with pytest.raises(ClusterError, match="KEDA has not seen it"):
+        engine(cluster, tmp_path).pause("fraud", None)
+    assert [streams.is_paused(one) for one in cluster.select("ScaledObject")] == [True]
